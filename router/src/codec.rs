@@ -1,0 +1,91 @@
+//! The one binary codec, for the wire and for the disk.
+//!
+//! bincode 2 with variable-length integers. A frame's length is checked before it is decoded, a
+//! decoded value must use up its bytes, and the decoder may claim at most [`FRAME_BYTES_MAX`].
+//! Encodings are not canonical (a small integer may be written long), so bytes from outside are
+//! never compared or hashed in place of the value.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The longest frame or stored value: chosen so that a frame's decoding stays under 10 ms.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes that do not decode. State is unchanged; a peer that sends such bytes is cut off.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// Longer than [`FRAME_BYTES_MAX`].
+    #[error("{0} bytes are more than the {FRAME_BYTES_MAX} a frame may have")]
+    TooLong(usize),
+    /// Not an encoding of the wanted type.
+    #[error("not a valid encoding: {0}")]
+    Invalid(#[from] bincode::error::DecodeError),
+    /// A valid value followed by something else.
+    #[error("{0} bytes follow the value")]
+    Trailing(usize),
+}
+
+fn config() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<FRAME_BYTES_MAX>()
+}
+
+/// Encodes a value.
+///
+/// # Panics
+/// When the type cannot be encoded at all (a map without a length, say), which is our own bug.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    bincode::serde::encode_to_vec(value, bincode::config::standard())
+        .expect("our own types have an encoding")
+}
+
+/// How many bytes [`encode`] would give, without writing them.
+///
+/// # Panics
+/// As [`encode`].
+pub fn encoded_len<T: Serialize>(value: &T) -> usize {
+    let mut writer = bincode::enc::write::SizeWriter::default();
+    bincode::serde::encode_into_writer(value, &mut writer, bincode::config::standard())
+        .expect("our own types have an encoding");
+    writer.bytes_written
+}
+
+/// Decodes a value from exactly these bytes.
+///
+/// # Errors
+/// When the bytes are too long, are no encoding of `T`, or go on after it.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    if bytes.len() > FRAME_BYTES_MAX {
+        return Err(CodecError::TooLong(bytes.len()));
+    }
+    let (value, used) = bincode::serde::decode_from_slice(bytes, config())?;
+    if used != bytes.len() {
+        return Err(CodecError::Trailing(bytes.len() - used));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let bytes = encode(&vec![vec![7_u32; 3]; 10]);
+        assert!(decode::<Vec<Vec<u32>>>(&bytes).is_ok());
+        for cut in 0..bytes.len() {
+            assert!(decode::<Vec<Vec<u32>>>(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn trailing_bytes_and_giant_lengths_are_refused() {
+        let mut bytes = encode(&1_u32);
+        bytes.push(0);
+        assert!(matches!(decode::<u32>(&bytes), Err(CodecError::Trailing(1))));
+        let giant = encode(&(1_u64 << 40));
+        assert!(decode::<Vec<u64>>(&giant).is_err());
+        assert!(matches!(
+            decode::<Vec<u8>>(&vec![0; FRAME_BYTES_MAX + 1]),
+            Err(CodecError::TooLong(_))
+        ));
+    }
+}

@@ -1,0 +1,508 @@
+//! A replicated map of registers: the CRDT that ring, zone and membership are made of.
+//!
+//! Every write carries a [`Dot`] `(origin, counter)`. The counter is a Lamport clock over the whole
+//! store: a write's counter is greater than every counter its writer had seen. Two entries for one
+//! key are ordered by `(epoch, counter, origin)`, so two different entries never compare equal, and
+//! merge keeps the greater: commutative, associative, idempotent and total.
+//!
+//! The version vector says, per origin, up to which counter this replica has seen *everything that
+//! is not superseded*. An entry that the vector covers and that is not in the store was superseded:
+//! it never comes back. Hence a delta is just "the live entries of each origin after what you have".
+//!
+//! A delta is a list of [`Run`]s. A run `(after, upto]` of one origin holds every entry of that
+//! origin in that interval that its sender still has; a receiver takes it only when its own vector
+//! has reached `after`, so a lost or reordered run can never hide an entry.
+//!
+//! Own writes are announced (put into deltas, shown in the vector) only when they are durable:
+//! [`Store::mark_durable`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{PeerId, codec};
+
+/// A write: who made it, and its number on that peer's Lamport clock.
+pub type Dot = crdts::Dot<PeerId>;
+/// For each origin the counter up to which everything is known.
+pub type VersionVector = crdts::VClock<PeerId>;
+
+/// The greatest counter a peer may use. A clock that is at this ceiling could never beat itself.
+pub const COUNTER_MAX: u64 = 1 << 60;
+
+/// What a run costs beside its entries: origin, interval and flag.
+const RUN_HEAD_BYTES: usize = 24;
+
+/// What a kind of replicated data has to say about itself.
+pub trait Register {
+    /// What an entry is filed under.
+    type Key: Ord + Clone + Debug + Serialize + DeserializeOwned;
+    /// What is written; a deleted key is a value too (a tombstone).
+    type Value: Eq + Clone + Debug + Serialize + DeserializeOwned;
+
+    /// Whether a key is written by one origin only (which is then part of the key). Such an origin
+    /// may drop tombstones: see [`Store::collect`].
+    const SINGLE_WRITER: bool;
+
+    /// Whether `origin` may write this. Bounds on sizes belong here too.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong; the entry is then not taken.
+    fn validate(origin: PeerId, key: &Self::Key, value: &Self::Value) -> Result<(), String>;
+
+    /// The fence of a value: a greater one beats every counter.
+    fn epoch(_value: &Self::Value) -> u64 {
+        0
+    }
+}
+
+/// One entry: its dot and its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry<V> {
+    /// Who wrote it, when on that peer's clock.
+    pub dot: Dot,
+    /// What was written.
+    pub value: V,
+}
+
+/// A part of one origin's entries: all that the sender still has in `(after, upto]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run<K, V> {
+    /// Who wrote these entries.
+    pub origin: PeerId,
+    /// The receiver must have everything up to here.
+    pub after: u64,
+    /// With this run it has everything up to here.
+    pub upto: u64,
+    /// Tombstones in the interval were collected: the receiver must drop what it has of this origin
+    /// there and does not find here.
+    pub whole: bool,
+    /// Counter, key and value, in the order of counters.
+    pub entries: Vec<(u64, K, V)>,
+}
+
+/// A run that was not taken. The store is unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// The bytes are not a list of runs.
+    #[error("undecodable delta: {0}")]
+    Codec(String),
+    /// Counters out of order, out of the interval, or beyond [`COUNTER_MAX`].
+    #[error("run of {origin} has counters that cannot be")]
+    Counters {
+        /// Whose entries the run claims to hold.
+        origin: PeerId,
+    },
+    /// An entry that its origin may not write.
+    #[error("entry of {origin} refused: {reason}")]
+    Refused {
+        /// Whose entry it claims to be.
+        origin: PeerId,
+        /// What the register said.
+        reason: String,
+    },
+}
+
+/// A change of the store, for those who derive from it and for the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change<K> {
+    /// Which key; read the store for what it holds now (nothing, if it was collected).
+    pub key: K,
+    /// Who caused it.
+    pub origin: PeerId,
+}
+
+/// What a receiver has, as far as its sender knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Per origin, up to where the receiver has everything.
+    pub have: VersionVector,
+    /// Origins that are being sent from the start, with the floor for which that was begun.
+    streamed: BTreeMap<PeerId, u64>,
+}
+
+impl Cursor {
+    /// The cursor of a receiver that said that it has this.
+    pub fn at(have: VersionVector) -> Self {
+        Self { have, streamed: BTreeMap::new() }
+    }
+}
+
+/// How far a delta got.
+#[derive(Debug, Clone, Default)]
+pub struct Delta {
+    /// Encoded runs; empty when there was nothing to send.
+    pub bytes: Vec<u8>,
+    /// What the receiver has once it has taken them.
+    pub cursor: Cursor,
+    /// More is to come: the budget ended first.
+    pub more: bool,
+    /// How many entries the delta holds.
+    pub entries: usize,
+}
+
+/// A replica of one keyed-register CRDT.
+///
+/// Invariants (see [`Store::check_invariants`]): `by_dot` is the exact inverse of `entries`; every
+/// entry's dot is covered by `vector`; `durable <= vector[me]`.
+#[derive(Debug, Clone)]
+pub struct Store<R: Register> {
+    me: PeerId,
+    entries: BTreeMap<R::Key, Entry<R::Value>>,
+    by_dot: BTreeMap<PeerId, BTreeMap<u64, R::Key>>,
+    vector: VersionVector,
+    /// The greatest counter in the vector, kept beside it because each write needs it.
+    clock: u64,
+    /// Own counter up to which writes are on disk and may be announced.
+    durable: u64,
+    /// Per origin the counter up to which tombstones were collected.
+    floors: BTreeMap<PeerId, u64>,
+    changes: Vec<Change<R::Key>>,
+}
+
+impl<R: Register> Store<R> {
+    /// An empty replica of peer `me`.
+    pub fn new(me: PeerId) -> Self {
+        Self {
+            me,
+            entries: BTreeMap::new(),
+            by_dot: BTreeMap::new(),
+            vector: VersionVector::new(),
+            clock: 0,
+            durable: 0,
+            floors: BTreeMap::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Whose replica this is.
+    pub fn me(&self) -> PeerId {
+        self.me
+    }
+
+    /// The entry of a key.
+    pub fn get(&self, key: &R::Key) -> Option<&Entry<R::Value>> {
+        self.entries.get(key)
+    }
+
+    /// All entries in the order of keys.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&R::Key, &Entry<R::Value>)> {
+        self.entries.iter()
+    }
+
+    /// The entries with keys in a range, in order.
+    pub fn range(
+        &self,
+        range: impl std::ops::RangeBounds<R::Key>,
+    ) -> impl DoubleEndedIterator<Item = (&R::Key, &Entry<R::Value>)> {
+        self.entries.range(range)
+    }
+
+    /// The keys that `origin` wrote last, in the order of its writes.
+    pub fn keys_of(&self, origin: PeerId) -> impl Iterator<Item = &R::Key> {
+        self.by_dot.get(&origin).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// How many entries there are, tombstones included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All that this replica has seen, its own undurable writes included.
+    pub fn vector(&self) -> &VersionVector {
+        &self.vector
+    }
+
+    /// What this replica may tell others it has: its own undurable writes are left out.
+    pub fn announced(&self) -> VersionVector {
+        let mut vector = self.vector.clone();
+        if self.durable < vector.get(&self.me) {
+            vector.dots.insert(self.me, self.durable);
+            vector.dots.retain(|_, counter| *counter > 0);
+        }
+        vector
+    }
+
+    /// Writes a key as `me` and returns the write's dot. It is announced once it is durable.
+    pub fn write(&mut self, key: R::Key, value: R::Value) -> Dot {
+        let dot = Dot::new(self.me, self.clock + 1);
+        self.insert(key, Entry { dot: dot.clone(), value });
+        dot
+    }
+
+    /// Own writes up to this counter are on disk: they may be announced.
+    pub fn mark_durable(&mut self, counter: u64) {
+        debug_assert!(counter <= self.vector.get(&self.me));
+        self.durable = self.durable.max(counter);
+    }
+
+    /// The counter of the newest own write.
+    pub fn own_counter(&self) -> u64 {
+        self.vector.get(&self.me)
+    }
+
+    /// The counter up to which own writes may be announced.
+    pub fn durable_counter(&self) -> u64 {
+        self.durable
+    }
+
+    /// Puts back an entry that was read from disk, without recording a change.
+    ///
+    /// # Errors
+    /// When the entry cannot be what this store wrote.
+    pub fn restore_entry(&mut self, key: R::Key, entry: Entry<R::Value>) -> Result<(), RunError> {
+        let origin = entry.dot.actor;
+        if entry.dot.counter == 0 || entry.dot.counter > COUNTER_MAX {
+            return Err(RunError::Counters { origin });
+        }
+        R::validate(origin, &key, &entry.value)
+            .map_err(|reason| RunError::Refused { origin, reason })?;
+        let counter = entry.dot.counter;
+        self.insert(key, entry);
+        if origin == self.me {
+            self.durable = self.durable.max(counter);
+        }
+        self.changes.clear();
+        Ok(())
+    }
+
+    /// Puts back one element of the vector that was read from disk.
+    pub fn restore_counter(&mut self, origin: PeerId, counter: u64) {
+        self.cover(origin, counter.min(COUNTER_MAX));
+        if origin == self.me {
+            self.durable = self.durable.max(self.vector.get(&origin));
+        }
+    }
+
+    /// Encodes what a receiver at `since` lacks, of the origins that `wanted` names, in about
+    /// `budget` bytes (at least one entry, so that there is always progress).
+    pub fn delta(&self, since: &Cursor, wanted: impl Fn(PeerId) -> bool, budget: usize) -> Delta {
+        let mut delta = Delta { cursor: since.clone(), ..Delta::default() };
+        let mut runs = Vec::new();
+        let mut size = 0;
+        for (&origin, &seen) in &self.vector.dots {
+            let seen = if origin == self.me { self.durable } else { seen };
+            if seen <= since.have.get(&origin) || !wanted(origin) {
+                continue;
+            }
+            if size >= budget {
+                delta.more = true;
+                break;
+            }
+            let (run, bytes) = self.run(origin, seen, &mut delta.cursor, budget - size);
+            size += bytes;
+            delta.entries += run.entries.len();
+            delta.more |= run.upto < seen;
+            runs.push(run);
+        }
+        if !runs.is_empty() {
+            delta.bytes = codec::encode(&runs);
+        }
+        delta
+    }
+
+    /// One origin's next run for a receiver, and its size; moves the receiver's cursor.
+    fn run(
+        &self,
+        origin: PeerId,
+        seen: u64,
+        cursor: &mut Cursor,
+        budget: usize,
+    ) -> (Run<R::Key, R::Value>, usize) {
+        let floor = self.floors.get(&origin).copied().unwrap_or(0);
+        let mut after = cursor.have.get(&origin);
+        let whole = after < floor;
+        // A receiver behind the floor starts over: only then can it tell what was deleted.
+        if whole && cursor.streamed.insert(origin, floor) != Some(floor) {
+            after = 0;
+        }
+        let mut run = Run { origin, after, upto: seen, whole, entries: Vec::new() };
+        let mut size = RUN_HEAD_BYTES;
+        let keys = self.by_dot.get(&origin);
+        for (&counter, key) in keys.into_iter().flat_map(|keys| keys.range(after + 1..=seen)) {
+            if size >= budget && !run.entries.is_empty() {
+                run.upto = run.entries.last().map_or(after, |entry| entry.0);
+                break;
+            }
+            let value = self.entries[key].value.clone();
+            size += codec::encoded_len(&(counter, key, &value));
+            run.entries.push((counter, key.clone(), value));
+        }
+        cursor.have.dots.insert(origin, run.upto);
+        (run, size)
+    }
+
+    /// Takes an encoded delta. Runs that start after what this replica has are left out (the
+    /// sender's picture of us was too good; vectors are then exchanged again), and so is what is
+    /// known already. Returns whether every run was taken.
+    ///
+    /// # Errors
+    /// When the bytes are no delta or hold an entry that cannot be; nothing is taken then.
+    pub fn apply(&mut self, bytes: &[u8]) -> Result<bool, RunError> {
+        let runs: Vec<Run<R::Key, R::Value>> =
+            codec::decode(bytes).map_err(|error| RunError::Codec(error.to_string()))?;
+        for run in &runs {
+            check_run::<R>(run)?;
+        }
+        let mut all = true;
+        for run in runs {
+            all &= self.apply_run(run);
+        }
+        self.check_invariants();
+        Ok(all)
+    }
+
+    fn apply_run(&mut self, run: Run<R::Key, R::Value>) -> bool {
+        let have = self.vector.get(&run.origin);
+        // Nobody else can know a write of ours that we do not know: an old image was restored, or
+        // the peer lies. Either way our own store is the truth here.
+        if run.origin == self.me || have < run.after {
+            return run.origin == self.me;
+        }
+        if run.whole && R::SINGLE_WRITER {
+            self.drop_absent(&run);
+            self.raise_floor(run.origin, run.upto);
+        }
+        for (counter, key, value) in run.entries {
+            if counter > have {
+                let dot = Dot::new(run.origin, counter);
+                self.insert_if_newer(key, Entry { dot, value });
+            }
+        }
+        self.cover(run.origin, run.upto);
+        true
+    }
+
+    /// Drops the origin's entries that a whole run no longer has.
+    fn drop_absent(&mut self, run: &Run<R::Key, R::Value>) {
+        let kept: BTreeSet<u64> = run.entries.iter().map(|entry| entry.0).collect();
+        let gone: Vec<u64> = self
+            .by_dot
+            .get(&run.origin)
+            .into_iter()
+            .flat_map(|keys| keys.range(run.after + 1..=run.upto))
+            .map(|(counter, _)| *counter)
+            .filter(|counter| !kept.contains(counter))
+            .collect();
+        for counter in gone {
+            self.remove_dot(run.origin, counter);
+        }
+    }
+
+    /// Drops a tombstone that everybody who matters has seen, for keys of one writer. A replica that
+    /// had not seen it is later sent the origin's whole state instead.
+    ///
+    /// # Panics
+    /// When the register's keys have several writers: forgetting would then bring old entries back.
+    pub fn collect(&mut self, key: &R::Key) {
+        assert!(R::SINGLE_WRITER, "only keys with one writer can be collected");
+        let Some(entry) = self.entries.get(key) else { return };
+        let dot = entry.dot.clone();
+        self.remove_dot(dot.actor, dot.counter);
+        self.raise_floor(dot.actor, dot.counter);
+    }
+
+    /// Per origin the counter up to which tombstones were collected; kept on disk with the vector.
+    pub fn floors(&self) -> &BTreeMap<PeerId, u64> {
+        &self.floors
+    }
+
+    /// Puts back a floor that was read from disk.
+    pub fn restore_floor(&mut self, origin: PeerId, floor: u64) {
+        self.raise_floor(origin, floor);
+    }
+
+    fn raise_floor(&mut self, origin: PeerId, counter: u64) {
+        let floor = self.floors.entry(origin).or_insert(0);
+        *floor = (*floor).max(counter);
+    }
+
+    /// The changes since the last call, oldest first.
+    pub fn drain_changes(&mut self) -> Vec<Change<R::Key>> {
+        std::mem::take(&mut self.changes)
+    }
+
+    fn insert_if_newer(&mut self, key: R::Key, entry: Entry<R::Value>) {
+        let rank =
+            |entry: &Entry<R::Value>| (R::epoch(&entry.value), entry.dot.counter, entry.dot.actor);
+        if self.entries.get(&key).is_none_or(|old| rank(old) < rank(&entry)) {
+            self.insert(key, entry);
+        } else {
+            self.cover(entry.dot.actor, entry.dot.counter);
+        }
+    }
+
+    fn insert(&mut self, key: R::Key, entry: Entry<R::Value>) {
+        let dot = entry.dot.clone();
+        if let Some(old) = self.entries.insert(key.clone(), entry) {
+            self.forget_dot(old.dot.actor, old.dot.counter);
+        }
+        self.by_dot.entry(dot.actor).or_default().insert(dot.counter, key.clone());
+        self.cover(dot.actor, dot.counter);
+        self.changes.push(Change { key, origin: dot.actor });
+    }
+
+    fn remove_dot(&mut self, origin: PeerId, counter: u64) {
+        if let Some(key) = self.forget_dot(origin, counter) {
+            self.entries.remove(&key);
+            self.changes.push(Change { key, origin });
+        }
+    }
+
+    fn forget_dot(&mut self, origin: PeerId, counter: u64) -> Option<R::Key> {
+        let keys = self.by_dot.get_mut(&origin)?;
+        let key = keys.remove(&counter);
+        if keys.is_empty() {
+            self.by_dot.remove(&origin);
+        }
+        key
+    }
+
+    fn cover(&mut self, origin: PeerId, counter: u64) {
+        if counter > self.vector.get(&origin) {
+            self.vector.dots.insert(origin, counter);
+            self.clock = self.clock.max(counter);
+        }
+    }
+
+    /// Asserts the invariants; a no-op in release builds.
+    ///
+    /// # Panics
+    /// When one does not hold, which is our own bug.
+    pub fn check_invariants(&self) {
+        if cfg!(debug_assertions) {
+            let indexed: usize = self.by_dot.values().map(BTreeMap::len).sum();
+            assert_eq!(indexed, self.entries.len(), "by_dot is not the inverse of entries");
+            assert!(self.durable <= self.vector.get(&self.me), "durable beyond own writes");
+            for (key, entry) in &self.entries {
+                let dot = &entry.dot;
+                assert_eq!(self.by_dot[&dot.actor].get(&dot.counter), Some(key));
+                assert!(dot.counter <= self.vector.get(&dot.actor), "an entry is not covered");
+            }
+        }
+    }
+}
+
+fn check_run<R: Register>(run: &Run<R::Key, R::Value>) -> Result<(), RunError> {
+    let origin = run.origin;
+    let mut last = run.after;
+    for (counter, key, value) in &run.entries {
+        if *counter <= last {
+            return Err(RunError::Counters { origin });
+        }
+        last = *counter;
+        R::validate(origin, key, value).map_err(|reason| RunError::Refused { origin, reason })?;
+    }
+    if last > run.upto || run.upto > COUNTER_MAX {
+        return Err(RunError::Counters { origin });
+    }
+    Ok(())
+}

@@ -1,0 +1,364 @@
+//! The bodies of the local API. Fields may be added; names and meanings stay.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnetwork::IpNetwork;
+use mesh_router::{MeshId, PeerId};
+use serde::{Deserialize, Serialize};
+
+/// What `init` and `join` answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The mesh.
+    pub mesh_id: MeshId,
+    /// Its ranges, as far as they are known yet.
+    pub ranges: Vec<IpNetwork>,
+}
+
+/// `status`: one page about this host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether attaches can be served.
+    pub ready: bool,
+    /// When not: why, and for what or whom one waits.
+    pub reason: Option<String>,
+    /// Version of meshd.
+    pub version: String,
+    /// The mesh, if the host is in one.
+    pub mesh_id: Option<MeshId>,
+    /// This host.
+    pub peer: OwnPeer,
+    /// How many peers there are, this host included.
+    pub peers: PeerCounts,
+    /// Links of the control plane.
+    pub connections: Vec<Connection>,
+    /// Paths of the data plane.
+    pub paths: Vec<Path>,
+    /// Addresses.
+    pub ipam: Ipam,
+    /// Names.
+    pub dns: Dns,
+    /// Targets that are dialled.
+    pub targets: Vec<Target>,
+    /// Repairs of the kernel's state, newest last; bounded.
+    pub repairs: Vec<Repair>,
+}
+
+/// This host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnPeer {
+    /// Its id.
+    pub id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Its control endpoints.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// How many peers are in which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PeerCounts {
+    /// All.
+    pub total: usize,
+    /// Reached directly or through others.
+    pub alive: usize,
+    /// Not heard of for seconds: names hidden.
+    pub suspect: usize,
+    /// Not reached for longer.
+    pub unreachable: usize,
+}
+
+/// A link, or the attempt at one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Connection {
+    /// To whom.
+    pub peer: PeerId,
+    /// Its name.
+    pub name: String,
+    /// The other end's underlay address.
+    pub address: SocketAddr,
+    /// `established`, `connecting` or `failed`.
+    pub state: String,
+    /// Round-trip time, when it is known.
+    pub rtt_ms: Option<f64>,
+    /// When not established: why.
+    pub reason: Option<String>,
+}
+
+/// How containers' packets reach a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Path {
+    /// Which peer.
+    pub peer: PeerId,
+    /// Its name.
+    pub name: String,
+    /// `vxlan`, `wireguard` or `quic`.
+    pub kind: String,
+    /// Name of the relay, if there is one.
+    pub via: Option<String>,
+    /// What fits in one packet.
+    pub mtu: u32,
+    /// `up`, `down` or `probing`.
+    pub state: String,
+    /// Why it is as it is.
+    pub reason: String,
+}
+
+/// Addresses in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipam {
+    /// `ready`, `waiting`, `joining` or `exhausted`.
+    pub state: String,
+    /// Why, when not ready.
+    pub reason: Option<String>,
+    /// The mesh's ranges.
+    pub ranges: Vec<IpNetwork>,
+    /// Blocks that this host owns.
+    pub blocks: usize,
+    /// Addresses in them, IPv4 (in IPv6 there are always enough).
+    pub owned: u64,
+    /// Addresses that are held on this host, by containers and by hand.
+    pub allocated: usize,
+    /// Entries of the ring.
+    pub ring_entries: usize,
+    /// Addresses that two hosts gave away, in words.
+    pub conflicts: Vec<String>,
+}
+
+/// Names in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// The mesh's domain.
+    pub domain: String,
+    /// Where the resolver listens.
+    pub listen: Vec<SocketAddr>,
+    /// How many records there are.
+    pub records: usize,
+    /// Where other names are asked for.
+    pub upstream: Vec<SocketAddr>,
+}
+
+/// A target of dialling.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Where.
+    pub address: SocketAddr,
+    /// `connected`, `dialling` or `waiting`.
+    pub state: String,
+    /// The last failure.
+    pub reason: Option<String>,
+}
+
+/// Something in the kernel that was not as it should be, and is again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// Seconds since the epoch.
+    pub at_secs: u64,
+    /// What was repaired, in words.
+    pub what: String,
+}
+
+/// A peer, as `peer list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its id.
+    pub id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// `alive`, `suspect`, `unreachable` or `left`.
+    pub state: String,
+    /// Its control endpoints.
+    pub addresses: Vec<SocketAddr>,
+    /// Addresses that it owns, IPv4.
+    pub owned: u64,
+}
+
+/// `attach`: addresses, names and a link for a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachRequest {
+    /// Container id.
+    pub container: String,
+    /// Interface in the container; `eth0` by default.
+    #[serde(default = "default_interface")]
+    pub interface: String,
+    /// Path of the container's network namespace; without it only addresses and names are given.
+    #[serde(default)]
+    pub netns: Option<String>,
+    /// Names, relative to the mesh's domain (`web`, `pod.namespace`) or absolute in it.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// Exact addresses that are wanted; for a family without one, any.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+    /// Hardware address that is wanted, `aa:bb:cc:dd:ee:ff`.
+    #[serde(default)]
+    pub mac: Option<String>,
+    /// MTU; 0 for the mesh's.
+    #[serde(default)]
+    pub mtu: u32,
+    /// Whether the container's default routes go to the mesh.
+    #[serde(default = "yes")]
+    pub default_gateway: bool,
+    /// Whether the container may reach itself through the bridge.
+    #[serde(default = "yes")]
+    pub hairpin: bool,
+    /// Whether its traffic to outside the mesh is masqueraded.
+    #[serde(default = "yes")]
+    pub masquerade: bool,
+    /// Further destinations that the container reaches through the mesh.
+    #[serde(default)]
+    pub routes: Vec<IpNetwork>,
+    /// How long to wait for what the network must give, in milliseconds.
+    #[serde(default = "default_patience_ms")]
+    pub patience_ms: u64,
+}
+
+fn default_interface() -> String {
+    "eth0".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_patience_ms() -> u64 {
+    10_000
+}
+
+impl AttachRequest {
+    /// A request with every default.
+    pub fn new(container: impl Into<String>) -> Self {
+        Self {
+            container: container.into(),
+            interface: default_interface(),
+            netns: None,
+            names: Vec::new(),
+            addresses: Vec::new(),
+            mac: None,
+            mtu: 0,
+            default_gateway: true,
+            hairpin: true,
+            masquerade: true,
+            routes: Vec::new(),
+            patience_ms: default_patience_ms(),
+        }
+    }
+}
+
+/// What a container has been given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Container id.
+    pub container: String,
+    /// Interface in the container.
+    pub interface: String,
+    /// Path of its network namespace, if it has a link.
+    pub netns: Option<String>,
+    /// Addresses with the prefix that they are put on with.
+    pub addresses: Vec<IpNetwork>,
+    /// Gateways, one per family.
+    pub gateways: Vec<IpAddr>,
+    /// Routes besides the addresses' own networks, default routes included.
+    pub routes: Vec<IpNetwork>,
+    /// Hardware address of the container's end.
+    pub mac: String,
+    /// Name of the host's end, if there is a link.
+    pub host_interface: Option<String>,
+    /// Hardware address of the bridge.
+    pub bridge_mac: String,
+    /// Name of the bridge.
+    pub bridge: String,
+    /// MTU of the link.
+    pub mtu: u32,
+    /// Full names.
+    pub names: Vec<String>,
+    /// Resolvers to put into the container's configuration.
+    pub nameservers: Vec<IpAddr>,
+    /// The mesh's domain.
+    pub domain: String,
+}
+
+/// One held address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allocation {
+    /// The address.
+    pub address: IpAddr,
+    /// Container id, or for whom it was claimed.
+    pub holder: String,
+    /// Its interface; empty for a claim.
+    pub interface: String,
+}
+
+/// `ipam claim`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimRequest {
+    /// Which address; any if it is absent.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+    /// For whom.
+    pub holder: String,
+}
+
+/// One name with its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Full name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The host that wrote it.
+    pub origin: PeerId,
+    /// That host's name.
+    pub host: String,
+    /// The container, or `by hand`.
+    pub holder: String,
+    /// Whether it is hidden because its host is away.
+    pub hidden: bool,
+}
+
+/// `dns add`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DnsRequest {
+    /// The name.
+    pub name: String,
+    /// Its addresses.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+}
+
+/// `init`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitRequest {
+    /// Ranges, one per family; defaults where a list is empty.
+    #[serde(default)]
+    pub ranges: Vec<IpNetwork>,
+}
+
+/// `join`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// Members of the mesh, `host[:port]` or an address.
+    pub targets: Vec<String>,
+    /// The join token.
+    pub token: String,
+}
+
+/// `connect` and `forget`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetRequest {
+    /// `host[:port]` or an address.
+    pub target: String,
+}
+
+/// The body of every error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: crate::node::request::Refusal,
+}

@@ -1,0 +1,1 @@
+//! meshctl: what a person types.

@@ -1,0 +1,1 @@
+//! meshd: the loop that drives the node.

@@ -1,0 +1,1 @@
+//! The kernel: desired state in, netlink out.

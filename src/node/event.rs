@@ -1,0 +1,324 @@
+//! What happens to a node and what it wants done: the closed pair of enums.
+//!
+//! Drive a node like this, and nothing else touches it:
+//!
+//! ```text
+//!   loop { wait for the next event or for poll_timeout()
+//!          node.handle_input(input, now)
+//!          while let Some(output) = node.poll_output() { do it } }
+//! ```
+//!
+//! Order is law: what is answered was announced or may be, what is announced is on disk. A driver
+//! carries outputs out in their order, except that it may start several [`Output::Persist`] before
+//! the first is done, as long as they become durable in their order.
+
+use std::{net::SocketAddr, time::Duration};
+
+use ipnetwork::IpNetwork;
+use mesh_dns::ZoneChange;
+use mesh_ipam::Holder;
+use mesh_router::{MeshId, PeerId};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    desired::{Desired, Wiring},
+    request::{Refusal, Reply, Request},
+};
+
+/// A connection to a peer that both sides have authenticated; the driver numbers them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LinkId(pub u64);
+
+/// A request to the node; the driver numbers them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+/// A batch of writes to the disk; the node numbers them upwards.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct BatchId(pub u64);
+
+/// The secret that every member of a mesh knows.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(pub [u8; 32]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// What makes a host a member of a mesh; a join token holds just this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// Which mesh.
+    pub mesh: MeshId,
+    /// Its secret.
+    pub secret: Secret,
+}
+
+/// A link that has come up. Both sides have proved their key and the mesh's secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkUp {
+    /// Its number.
+    pub link: LinkId,
+    /// Who is at the other end.
+    pub peer: PeerId,
+    /// Drawn at random when the other end's process started.
+    pub incarnation: u64,
+    /// The other end's underlay address and port.
+    pub remote: SocketAddr,
+    /// The target that was dialled, when this side did; `None` when the other side did.
+    pub dialled: Option<SocketAddr>,
+}
+
+/// Why a dialled target gave no link.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// Nobody answered in time, or the network said that nobody can.
+    #[error("no answer ({0})")]
+    Unreachable(String),
+    /// The other side is in another mesh. Not retried soon.
+    #[error("it belongs to another mesh")]
+    ForeignMesh,
+    /// The other side does not know our secret, or we not theirs. Not retried soon.
+    #[error("the join token is not this mesh's")]
+    WrongSecret,
+    /// The other side is this host itself. Never retried.
+    #[error("it is this host itself")]
+    Ourselves,
+    /// The other side is not in any mesh yet.
+    #[error("it is not in a mesh yet")]
+    NotMember,
+    /// The other side speaks a protocol that we do not.
+    #[error("it does not speak our protocol ({0})")]
+    Protocol(String),
+}
+
+/// What the underlay of this host looks like.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Underlay {
+    /// Control endpoints that others can dial, best first.
+    pub endpoints: Vec<SocketAddr>,
+    /// The least MTU of the interfaces that hold them.
+    pub mtu_bytes: u32,
+    /// Routes of this host that are not the mesh's own, default routes left out.
+    pub routes: Vec<IpNetwork>,
+}
+
+/// What the disk keeps, as keys and values.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Table {
+    /// Which mesh, its secret, the node's own settings.
+    Mesh,
+    /// Peers that were dialled by hand or learned.
+    Targets,
+    /// Entries of the membership.
+    Members,
+    /// Entries of the ring.
+    Ring,
+    /// Entries of the zone.
+    Zone,
+    /// Version vectors and floors of the three, per origin.
+    Vectors,
+    /// What containers hold: addresses, names, wiring.
+    Attachments,
+}
+
+impl Table {
+    /// All tables.
+    pub const ALL: [Self; 7] = [
+        Self::Mesh,
+        Self::Targets,
+        Self::Members,
+        Self::Ring,
+        Self::Zone,
+        Self::Vectors,
+        Self::Attachments,
+    ];
+
+    /// The table's name on disk.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mesh => "mesh",
+            Self::Targets => "targets",
+            Self::Members => "members",
+            Self::Ring => "ring",
+            Self::Zone => "zone",
+            Self::Vectors => "vectors",
+            Self::Attachments => "attachments",
+        }
+    }
+}
+
+/// One write to the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Which table.
+    pub table: Table,
+    /// Which key.
+    pub key: Vec<u8>,
+    /// What to put there; `None` deletes.
+    pub value: Option<Vec<u8>>,
+}
+
+/// One row of what the disk held at the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Which table.
+    pub table: Table,
+    /// Which key.
+    pub key: Vec<u8>,
+    /// What is there.
+    pub value: Vec<u8>,
+}
+
+/// Something happened.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A link came up.
+    LinkUp(LinkUp),
+    /// A link is gone, for this reason.
+    LinkDown {
+        /// Which one.
+        link: LinkId,
+        /// In words.
+        reason: String,
+    },
+    /// A whole frame arrived.
+    Frame {
+        /// From where.
+        link: LinkId,
+        /// Its bytes, undecoded.
+        bytes: Vec<u8>,
+    },
+    /// Some bytes arrived, if not yet a whole frame: the link lives.
+    Activity {
+        /// On which link.
+        link: LinkId,
+    },
+    /// So many bytes of earlier [`Output::Send`]s were handed to the network.
+    Sent {
+        /// On which link.
+        link: LinkId,
+        /// How many.
+        bytes: usize,
+    },
+    /// A target that was to be dialled gave no link.
+    DialFailed {
+        /// Which one.
+        target: SocketAddr,
+        /// Why.
+        error: DialError,
+    },
+    /// A batch, and with it every earlier one, is durable.
+    Persisted(BatchId),
+    /// A batch, and with it every later one that was begun, could not be written.
+    PersistFailed {
+        /// Which one.
+        batch: BatchId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A container's link stands; the namespace had this identity.
+    Wired {
+        /// Whose.
+        holder: Holder,
+        /// Inode and device of the namespace.
+        netns_identity: (u64, u64),
+    },
+    /// A container's link could not be made; nothing of it is left.
+    WireFailed {
+        /// Whose.
+        holder: Holder,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A container's link is gone.
+    Unwired {
+        /// Whose.
+        holder: Holder,
+    },
+    /// The kernel stands as the newest [`Output::Program`] wants it.
+    Programmed,
+    /// The underlay changed (or is known for the first time).
+    Underlay(Underlay),
+    /// Somebody asks for something.
+    Request {
+        /// Its number, for the reply.
+        id: RequestId,
+        /// What.
+        request: Box<Request>,
+        /// For how long the asker waits.
+        patience: Duration,
+    },
+    /// Nothing but the time: [`super::Node::poll_timeout`] has passed.
+    Timeout,
+}
+
+/// What to do next.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// From now on links to members of this mesh may be made and accepted; `None`: to nobody.
+    Membership(Option<Credentials>),
+    /// Connect to a target. Answered by `LinkUp` or `DialFailed`.
+    Dial(SocketAddr),
+    /// Send a frame.
+    Send {
+        /// On which link.
+        link: LinkId,
+        /// Whether it may overtake frames that are not.
+        urgent: bool,
+        /// The frame.
+        bytes: Vec<u8>,
+    },
+    /// End a link. No `LinkDown` follows.
+    Close {
+        /// Which one.
+        link: LinkId,
+        /// In words, also for the other side.
+        reason: String,
+    },
+    /// Make these writes durable, all or none, after all earlier batches.
+    Persist {
+        /// Its number.
+        batch: BatchId,
+        /// The writes.
+        writes: Vec<Write>,
+    },
+    /// Make a container's link now.
+    Wire {
+        /// Whose.
+        holder: Holder,
+        /// Which.
+        wiring: Box<Wiring>,
+    },
+    /// Remove a container's link now.
+    Unwire {
+        /// Whose.
+        holder: Holder,
+        /// Name of the host's end.
+        host_name: String,
+    },
+    /// The kernel state that is wanted from now on; `None` removes all that is ours.
+    Program(Option<Box<Desired>>),
+    /// A change of what the resolver answers.
+    Zone(ZoneChange),
+    /// The answer to a request.
+    Reply {
+        /// Which one.
+        id: RequestId,
+        /// What, or why not.
+        result: Result<Box<Reply>, Refusal>,
+    },
+    /// Something that the log should say.
+    Notice(Notice),
+}
+
+/// A line for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether somebody should look at it.
+    pub warning: bool,
+    /// What happened.
+    pub text: String,
+}

@@ -1,0 +1,1 @@
+//! The resolver that containers ask.
