@@ -33,6 +33,10 @@ pub type VersionVector = crdts::VClock<PeerId>;
 /// The greatest counter a peer may use. A clock that is at this ceiling could never beat itself.
 pub const COUNTER_MAX: u64 = 1 << 60;
 
+/// How far the clock jumps after a recall. Chosen: more writes than a host makes between two
+/// exchanges with any peer.
+const RECALL_JUMP: u64 = 1 << 20;
+
 /// What a run costs beside its entries: origin, interval and flag.
 const RUN_HEAD_BYTES: usize = 24;
 
@@ -161,6 +165,10 @@ pub struct Store<R: Register> {
     /// Per origin the counter up to which tombstones were collected.
     floors: BTreeMap<PeerId, u64>,
     changes: Vec<Change<R::Key>>,
+    /// Origins whose counter or floor changed since the last [`Store::drain_origins`].
+    touched: BTreeSet<PeerId>,
+    /// Whether own entries are taken from others: see [`Store::recall`].
+    recalling: bool,
 }
 
 impl<R: Register> Store<R> {
@@ -175,6 +183,8 @@ impl<R: Register> Store<R> {
             durable: 0,
             floors: BTreeMap::new(),
             changes: Vec::new(),
+            touched: BTreeSet::new(),
+            recalling: false,
         }
     }
 
@@ -271,6 +281,7 @@ impl<R: Register> Store<R> {
             self.durable = self.durable.max(counter);
         }
         self.changes.clear();
+        self.touched.clear();
         Ok(())
     }
 
@@ -280,6 +291,32 @@ impl<R: Register> Store<R> {
         if origin == self.me {
             self.durable = self.durable.max(self.vector.get(&origin));
         }
+        self.touched.clear();
+    }
+
+    /// Begins or ends taking own entries from others: a host that lost its disk learns what it once
+    /// wrote. It must not write while it recalls. At the end its clock jumps, so that what it wrote
+    /// before and nobody told it is not written a second time with other content.
+    pub fn recall(&mut self, recalling: bool) {
+        if self.recalling && !recalling {
+            let counter = self.vector.get(&self.me);
+            if counter > 0 {
+                self.cover(self.me, self.clock + RECALL_JUMP);
+            }
+            self.durable = self.vector.get(&self.me);
+        }
+        self.recalling = recalling;
+    }
+
+    /// Origins whose counter or floor changed since the last call, with both, for the disk.
+    pub fn drain_origins(&mut self) -> Vec<(PeerId, u64, u64)> {
+        std::mem::take(&mut self.touched)
+            .into_iter()
+            .map(|origin| {
+                let floor = self.floors.get(&origin).copied().unwrap_or(0);
+                (origin, self.vector.get(&origin), floor)
+            })
+            .collect()
     }
 
     /// Encodes what a receiver at `since` lacks, of the origins that `wanted` names, in about
@@ -364,8 +401,11 @@ impl<R: Register> Store<R> {
         let have = self.vector.get(&run.origin);
         // Nobody else can know a write of ours that we do not know: an old image was restored, or
         // the peer lies. Either way our own store is the truth here.
-        if run.origin == self.me || have < run.after {
-            return run.origin == self.me;
+        if run.origin == self.me && !self.recalling {
+            return true;
+        }
+        if have < run.after {
+            return false;
         }
         if run.whole && R::SINGLE_WRITER {
             self.drop_absent(&run);
@@ -418,11 +458,15 @@ impl<R: Register> Store<R> {
     /// Puts back a floor that was read from disk.
     pub fn restore_floor(&mut self, origin: PeerId, floor: u64) {
         self.raise_floor(origin, floor);
+        self.touched.clear();
     }
 
     fn raise_floor(&mut self, origin: PeerId, counter: u64) {
         let floor = self.floors.entry(origin).or_insert(0);
-        *floor = (*floor).max(counter);
+        if counter > *floor {
+            *floor = counter;
+            self.touched.insert(origin);
+        }
     }
 
     /// The changes since the last call, oldest first.
@@ -470,6 +514,7 @@ impl<R: Register> Store<R> {
         if counter > self.vector.get(&origin) {
             self.vector.dots.insert(origin, counter);
             self.clock = self.clock.max(counter);
+            self.touched.insert(origin);
         }
     }
 

@@ -17,17 +17,14 @@ use std::{net::SocketAddr, time::Duration};
 use ipnetwork::IpNetwork;
 use mesh_dns::ZoneChange;
 use mesh_ipam::Holder;
-use mesh_router::{MeshId, PeerId};
+use mesh_router::MeshId;
+pub use mesh_router::link::{DialError, LinkId, LinkUp};
 use serde::{Deserialize, Serialize};
 
 use super::{
     desired::{Desired, Wiring},
     request::{Refusal, Reply, Request},
 };
-
-/// A connection to a peer that both sides have authenticated; the driver numbers them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct LinkId(pub u64);
 
 /// A request to the node; the driver numbers them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -54,44 +51,6 @@ pub struct Credentials {
     pub mesh: MeshId,
     /// Its secret.
     pub secret: Secret,
-}
-
-/// A link that has come up. Both sides have proved their key and the mesh's secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkUp {
-    /// Its number.
-    pub link: LinkId,
-    /// Who is at the other end.
-    pub peer: PeerId,
-    /// Drawn at random when the other end's process started.
-    pub incarnation: u64,
-    /// The other end's underlay address and port.
-    pub remote: SocketAddr,
-    /// The target that was dialled, when this side did; `None` when the other side did.
-    pub dialled: Option<SocketAddr>,
-}
-
-/// Why a dialled target gave no link.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DialError {
-    /// Nobody answered in time, or the network said that nobody can.
-    #[error("no answer ({0})")]
-    Unreachable(String),
-    /// The other side is in another mesh. Not retried soon.
-    #[error("it belongs to another mesh")]
-    ForeignMesh,
-    /// The other side does not know our secret, or we not theirs. Not retried soon.
-    #[error("the join token is not this mesh's")]
-    WrongSecret,
-    /// The other side is this host itself. Never retried.
-    #[error("it is this host itself")]
-    Ourselves,
-    /// The other side is not in any mesh yet.
-    #[error("it is not in a mesh yet")]
-    NotMember,
-    /// The other side speaks a protocol that we do not.
-    #[error("it does not speak our protocol ({0})")]
-    Protocol(String),
 }
 
 /// What the underlay of this host looks like.

@@ -1,0 +1,182 @@
+//! Whom to dial next: back-off with jitter, one attempt at a time per peer.
+//!
+//! It does not know why somebody is wanted; the router says who is, each time.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use rand::{Rng, RngExt};
+
+use crate::{PeerId, Time, link::DialError};
+
+/// The first back-off.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// The longest back-off to a peer that others reach: it is there, so a path may open any time.
+const BACKOFF_ALIVE_MAX: Duration = Duration::from_secs(2);
+/// The longest back-off to somebody whom nobody reaches.
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+/// Back-off after a refusal: a wrong token does not become right by trying.
+const BACKOFF_REFUSED: Duration = Duration::from_secs(60);
+/// The peer with the greater id lets the other dial first, so that one link comes of it, not two.
+const COURTESY: Duration = Duration::from_millis(400);
+
+/// Who is dialled: a peer that is known, or an address behind which any peer may be.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Callee {
+    /// A member.
+    Peer(PeerId),
+    /// A target given by hand.
+    Target(SocketAddr),
+}
+
+/// Somebody to whom there should be a link.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Who.
+    pub callee: Callee,
+    /// Where, best first; tried in turn.
+    pub endpoints: Vec<SocketAddr>,
+    /// Let the other side begin.
+    pub courteous: bool,
+    /// Others reach it.
+    pub alive: bool,
+}
+
+/// The state of dialling one callee.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Where an attempt is under way.
+    pub dialling: Option<SocketAddr>,
+    /// Why the last one failed.
+    pub error: Option<DialError>,
+    attempts: u32,
+    at: Time,
+    /// Others reach it.
+    alive: bool,
+}
+
+/// All dialling.
+#[derive(Debug, Default)]
+pub struct Dialer {
+    calls: BTreeMap<Callee, Call>,
+}
+
+impl Dialer {
+    /// The addresses to dial now. Whoever is not in `wanted` is forgotten, unless an attempt is
+    /// under way.
+    pub fn due(&mut self, wanted: &[Wanted], now: Time, rng: &mut impl Rng) -> Vec<SocketAddr> {
+        self.calls.retain(|callee, call| {
+            call.dialling.is_some() || wanted.iter().any(|want| want.callee == *callee)
+        });
+        let mut due = Vec::new();
+        for want in wanted.iter().filter(|want| !want.endpoints.is_empty()) {
+            let first = if want.courteous { COURTESY } else { Duration::ZERO };
+            let call = self.calls.entry(want.callee).or_insert_with(|| Call {
+                dialling: None,
+                error: None,
+                attempts: 0,
+                at: now + first + jitter(first, rng),
+                alive: want.alive,
+            });
+            if want.alive && !call.alive && !call.error.as_ref().is_some_and(DialError::is_refusal)
+            {
+                call.at = call.at.min(now + BACKOFF_ALIVE_MAX);
+            }
+            call.alive = want.alive;
+            if call.dialling.is_none() && call.at <= now {
+                let turn = call.attempts as usize % want.endpoints.len();
+                call.dialling = Some(want.endpoints[turn]);
+                due.push(want.endpoints[turn]);
+            }
+        }
+        due
+    }
+
+    /// An attempt gave no link.
+    pub fn failed(&mut self, target: SocketAddr, error: DialError, now: Time, rng: &mut impl Rng) {
+        for call in self.calls.values_mut().filter(|call| call.dialling == Some(target)) {
+            call.dialling = None;
+            call.attempts = call.attempts.saturating_add(1);
+            let span = if error.is_refusal() {
+                BACKOFF_REFUSED
+            } else {
+                let most = if call.alive { BACKOFF_ALIVE_MAX } else { BACKOFF_MAX };
+                (BACKOFF_MIN * (1 << call.attempts.min(8))).min(most)
+            };
+            call.at = now + span / 2 + jitter(span / 2, rng);
+            call.error = Some(error.clone());
+        }
+    }
+
+    /// An attempt gave a link.
+    pub fn succeeded(&mut self, target: SocketAddr) {
+        self.calls.retain(|_, call| call.dialling != Some(target));
+    }
+
+    /// How dialling somebody stands.
+    pub fn call(&self, callee: Callee) -> Option<&Call> {
+        self.calls.get(&callee)
+    }
+
+    /// Dial this one at the next chance, whatever its back-off.
+    pub fn hurry(&mut self, callee: Callee) {
+        if let Some(call) = self.calls.get_mut(&callee) {
+            call.at = Time::ZERO;
+        }
+    }
+
+    /// When the next attempt is due.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.calls.values().filter(|call| call.dialling.is_none()).map(|call| call.at).min()
+    }
+}
+
+fn jitter(span: Duration, rng: &mut impl Rng) -> Duration {
+    span.mul_f64(rng.random_range(0.0..1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    fn wanted(alive: bool) -> Vec<Wanted> {
+        let endpoints =
+            vec!["192.0.2.1:7780".parse().unwrap(), "[2001:db8::1]:7780".parse().unwrap()];
+        let callee = Callee::Peer(PeerId::new([1; 16]));
+        vec![Wanted { callee, endpoints, courteous: false, alive }]
+    }
+
+    /// Fails every attempt for `span` and returns when each was made, in seconds.
+    fn attempts(error: &DialError, alive: bool, span: Duration) -> Vec<f64> {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let (mut dialer, mut now, mut made) = (Dialer::default(), Time::ZERO, Vec::new());
+        while now < Time::ZERO + span {
+            for target in dialer.due(&wanted(alive), now, &mut rng) {
+                made.push(now.since(Time::ZERO).as_secs_f64());
+                dialer.failed(target, error.clone(), now, &mut rng);
+            }
+            now = dialer.poll_timeout().unwrap().max(now + Duration::from_millis(1));
+        }
+        made
+    }
+
+    #[test]
+    fn a_dead_host_is_dialled_ever_more_rarely() {
+        let gone = DialError::Unreachable("timed out".into());
+        let made = attempts(&gone, false, Duration::from_secs(600));
+        assert!((40..100).contains(&made.len()), "{} attempts", made.len());
+    }
+
+    #[test]
+    fn a_refusal_is_not_retried_in_a_tight_loop() {
+        let made = attempts(&DialError::WrongSecret, false, Duration::from_secs(600));
+        assert!(made.len() <= 21, "{made:?}");
+    }
+
+    #[test]
+    fn a_peer_that_others_reach_is_tried_every_two_seconds() {
+        let gone = DialError::Unreachable("timed out".into());
+        let made = attempts(&gone, true, Duration::from_secs(60));
+        assert!(made.windows(2).all(|pair| pair[1] - pair[0] <= 2.01), "{made:?}");
+    }
+}

@@ -1,0 +1,108 @@
+//! What goes over a link: one enum, encoded by the one codec.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    PeerId,
+    codec::{self, CodecError},
+    replica::Kind,
+    store::VersionVector,
+};
+
+/// A hash of three version vectors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Digest(pub u128);
+
+impl Digest {
+    /// The digest of what a replica may tell others.
+    pub fn of(vectors: &[VersionVector; Kind::COUNT]) -> Self {
+        use siphasher::sip128::{Hasher128, SipHasher13};
+        use std::hash::Hasher;
+        let mut hasher = SipHasher13::new();
+        for vector in vectors {
+            // Own encoding, hence canonical: each side hashes what it encoded itself.
+            hasher.write(&codec::encode(vector));
+            hasher.write_u8(0xff);
+        }
+        Self(hasher.finish128().as_u128())
+    }
+}
+
+/// A message between neighbours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Frame {
+    /// The first on each link.
+    Hello {
+        /// Of all that the sender has.
+        digest: Digest,
+        /// Per kind, how far the sender has the receiver's own entries.
+        yours: [u64; Kind::COUNT],
+    },
+    /// Each second.
+    Heartbeat {
+        /// Of all that the sender has.
+        digest: Digest,
+    },
+    /// Asks for everything that the sender lacks; answered by deltas and `Synced`.
+    Want {
+        /// Per kind, what the sender has.
+        vectors: [VersionVector; Kind::COUNT],
+    },
+    /// All that was asked for has been sent.
+    Synced,
+    /// Entries.
+    Delta {
+        /// Of which kind.
+        kind: Kind,
+        /// As [`crate::Store::delta`] encoded them.
+        bytes: Vec<u8>,
+    },
+    /// A message from one peer to another that may have no link to it.
+    Routed {
+        /// Who sent it.
+        from: PeerId,
+        /// Who is to get it.
+        to: PeerId,
+        /// How many more times it may be passed on.
+        hops_left: u8,
+        /// What the node above makes of it.
+        payload: Vec<u8>,
+    },
+}
+
+impl Frame {
+    /// The frame's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// The frame of these bytes.
+    ///
+    /// # Errors
+    /// When the bytes are no frame.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::decode(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive_the_wire() {
+        let frame = Frame::Routed {
+            from: PeerId::new([1; 16]),
+            to: PeerId::new([2; 16]),
+            hops_left: 3,
+            payload: vec![1, 2, 3],
+        };
+        assert_eq!(Frame::decode(&frame.encode()).unwrap(), frame);
+    }
+
+    #[test]
+    fn the_wire_form_of_a_heartbeat_is_fixed() {
+        let bytes = Frame::Heartbeat { digest: Digest(5) }.encode();
+        assert_eq!(bytes, [1, 5], "variant 1, then a variable-length integer");
+    }
+}

@@ -1,0 +1,173 @@
+//! One link's share of replication: what its other end has, and nothing else.
+//!
+//! There is no queue. When the link can take bytes, the next delta is made from the state as it is
+//! then, so a narrow link never carries two versions of one key and never holds more than
+//! [`WINDOW_BYTES`].
+
+use std::time::Duration;
+
+use crate::{
+    PeerId, Time,
+    frame::{Digest, Frame},
+    link::LinkUp,
+    member::Members,
+    replica::{Kind, Replica},
+    store::{Cursor, VersionVector},
+    topology,
+};
+
+/// Bytes that may be on their way into a link before more deltas are made. Chosen: half a second on
+/// a link of 1 Mbit/s, so that what is urgent never waits longer.
+pub const WINDOW_BYTES: usize = 64 * 1024;
+/// The size of one delta. Chosen: a quarter of the window.
+pub const DELTA_BYTES: usize = 16 * 1024;
+/// Without a byte for this long a link is dead. Chosen: four heartbeats.
+pub const SILENCE_MAX: Duration = Duration::from_secs(4);
+/// Time between heartbeats. From memberlist's LAN probe interval.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The three replicas by kind.
+pub struct Replicas<'a> {
+    /// Of the ring.
+    pub ring: &'a mut dyn Replica,
+    /// Of the zone.
+    pub zone: &'a mut dyn Replica,
+}
+
+impl std::fmt::Debug for Replicas<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Replicas")
+    }
+}
+
+/// What the three replicas may tell others.
+pub(crate) fn announced(members: &Members, replicas: &Replicas<'_>) -> [VersionVector; 3] {
+    [members.announced(), replicas.ring.announced(), replicas.zone.announced()]
+}
+
+/// The state of one link.
+#[derive(Debug)]
+pub(crate) struct Neighbour {
+    /// The link and who is at its other end.
+    pub(crate) up: LinkUp,
+    /// When a byte last came.
+    pub(crate) heard: Time,
+    /// When the next heartbeat is due.
+    pub(crate) beat_at: Time,
+    /// Bytes given to the link that have not left yet.
+    pub(crate) in_flight: usize,
+    /// Heartbeats in a row whose digest was not ours.
+    pub(crate) mismatches: u32,
+    /// Its hello has come.
+    greeted: bool,
+    /// What it has, of every origin; before that only how far it has our own entries.
+    known: bool,
+    /// It has asked for all that it lacks.
+    serving: bool,
+    cursors: [Cursor; Kind::COUNT],
+}
+
+impl Neighbour {
+    pub(crate) fn new(up: LinkUp, now: Time) -> Self {
+        Self {
+            up,
+            heard: now,
+            beat_at: now + HEARTBEAT,
+            in_flight: 0,
+            mismatches: 0,
+            greeted: false,
+            known: false,
+            serving: false,
+            cursors: Default::default(),
+        }
+    }
+
+    /// Its hello came: from here on our own entries can be pushed.
+    pub(crate) fn greet(&mut self, me: PeerId, yours: [u64; Kind::COUNT]) {
+        self.greeted = true;
+        for (cursor, counter) in self.cursors.iter_mut().zip(yours) {
+            if !self.known {
+                cursor.have.dots.insert(me, counter);
+            }
+        }
+    }
+
+    /// It said what it has and asked for the rest.
+    pub(crate) fn want(&mut self, vectors: [VersionVector; Kind::COUNT]) {
+        self.cursors = vectors.map(Cursor::at);
+        self.known = true;
+        self.serving = true;
+    }
+
+    /// Its digest is ours: it has exactly what we may tell.
+    pub(crate) fn is_equal(&mut self, ours: &[VersionVector; Kind::COUNT]) {
+        self.mismatches = 0;
+        if !self.serving {
+            self.cursors = ours.clone().map(Cursor::at);
+            self.known = true;
+        }
+    }
+
+    /// It sent entries: it has what it sent. (The vectors inside are not looked at here; what we
+    /// have learned from it we never send back, because `cursor` follows what we then have of it.)
+    pub(crate) fn has(&mut self, kind: Kind, before: &VersionVector, after: &VersionVector) {
+        let cursor = &mut self.cursors[kind as usize];
+        for (origin, counter) in &after.dots {
+            if *counter > before.get(origin) && *counter > cursor.have.get(origin) {
+                cursor.have.dots.insert(*origin, *counter);
+            }
+        }
+    }
+
+    /// How far it has our own entries of a kind.
+    pub(crate) fn has_of_ours(&self, kind: Kind, me: PeerId) -> u64 {
+        if self.greeted { self.cursors[kind as usize].have.get(&me) } else { 0 }
+    }
+
+    /// The next frame of replication for it, most urgent kind first; `None` when it has all that it
+    /// should get over this link, or the link is full.
+    pub(crate) fn next_frame(
+        &mut self,
+        members: &Members,
+        replicas: &Replicas<'_>,
+    ) -> Option<Frame> {
+        if !self.greeted || self.in_flight >= WINDOW_BYTES {
+            return None;
+        }
+        let (me, peer) = (members.me(), self.up.peer);
+        let (known, serving) = (self.known, self.serving);
+        // Our own entries go to everybody. Those of others go to who asked, and to who has no link
+        // to their origin and so cannot have them from there.
+        let wanted = |origin: PeerId| {
+            origin == me
+                || serving
+                || (known && origin != peer && !topology::linked(members, origin, peer))
+        };
+        for kind in Kind::ALL {
+            let replica: &dyn Replica = match kind {
+                Kind::Members => members,
+                Kind::Ring => &*replicas.ring,
+                Kind::Zone => &*replicas.zone,
+            };
+            let delta = replica.delta(&self.cursors[kind as usize], &wanted, DELTA_BYTES);
+            if !delta.bytes.is_empty() {
+                self.cursors[kind as usize] = delta.cursor;
+                return Some(Frame::Delta { kind, bytes: delta.bytes });
+            }
+        }
+        serving.then(|| {
+            self.serving = false;
+            Frame::Synced
+        })
+    }
+
+    /// Whether its digest differs from ours often enough to ask for what we lack.
+    pub(crate) fn differs(&mut self, theirs: Digest, ours: Digest) -> bool {
+        if theirs == ours {
+            return false;
+        }
+        self.mismatches += 1;
+        // One difference is nothing: entries are on their way.
+        self.mismatches >= 2
+    }
+}

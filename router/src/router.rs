@@ -1,0 +1,554 @@
+//! The router as a state machine: links in, frames out, paths to everybody.
+//!
+//! The caller hands in what happened with the time, and then drains [`Router::poll_effect`]. After
+//! anything that changed a replica it calls [`Router::pump`], which makes deltas for the links that
+//! can take bytes.
+//!
+//! For now every host has a link to every other that it can reach (a full mesh). A bounded view
+//! would change [`Router::wanted`] and the rule in [`Neighbour::next_frame`], and nothing else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::{
+    PeerId, Time,
+    dialer::{Call, Callee, Dialer, Wanted},
+    frame::{Digest, Frame},
+    link::{DialError, LinkId, LinkUp},
+    member::{self, Info, MemberKey, MemberValue, Members, Reach},
+    neighbour::{HEARTBEAT, Neighbour, Replicas, SILENCE_MAX, announced},
+    replica::{Kind, Replica},
+    topology::{self, Hop},
+};
+
+/// How often a routed message may be passed on. Chosen: no sane mesh is wider.
+const HOPS_MAX: u8 = 16;
+/// How long one neighbour may take to send all that we lack before another is asked.
+const PULL_MAX: Duration = Duration::from_secs(10);
+/// Own link changes are published this much later, so that a burst of them is one write.
+const REACH_DELAY: Duration = Duration::from_millis(100);
+/// How long after its link was lost a peer that others reach is still sent packets directly: a
+/// restart of its daemon is over by then, and its data plane never stopped.
+pub const RELAY_AFTER: Duration = Duration::from_millis(1500);
+
+/// Something that the caller must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Connect to a target.
+    Dial(SocketAddr),
+    /// Send a frame.
+    Send {
+        /// On which link.
+        link: LinkId,
+        /// Whether it may overtake frames that are not.
+        urgent: bool,
+        /// The frame.
+        bytes: Vec<u8>,
+    },
+    /// End a link.
+    Close {
+        /// Which one.
+        link: LinkId,
+        /// In words.
+        reason: String,
+    },
+    /// A message for this host.
+    Deliver {
+        /// From whom.
+        from: PeerId,
+        /// What [`Router::send_to`] was given there.
+        payload: Vec<u8>,
+    },
+    /// Something for the log.
+    Notice {
+        /// Whether somebody should look at it.
+        warning: bool,
+        /// What happened.
+        text: String,
+    },
+}
+
+/// The router of one host.
+///
+/// Invariants: at most one link per peer; `by_peer` is the exact inverse of `neighbours`.
+#[derive(Debug)]
+pub struct Router {
+    me: PeerId,
+    members: Members,
+    neighbours: BTreeMap<LinkId, Neighbour>,
+    by_peer: BTreeMap<PeerId, LinkId>,
+    /// Peers without a link: until when their packets are not yet sent over a relay; `None` once
+    /// they may be.
+    lost: BTreeMap<PeerId, Option<Time>>,
+    /// Addresses given by hand, with the peer that was found there.
+    targets: BTreeMap<SocketAddr, Option<PeerId>>,
+    dialer: Dialer,
+    paths: BTreeMap<PeerId, Hop>,
+    /// From whom we are getting all that we lack, and until when at most.
+    pulling: Option<(LinkId, Time)>,
+    /// Whether this host may write: it knows all that it ever wrote.
+    settled: bool,
+    reach_at: Option<Time>,
+    effects: VecDeque<Effect>,
+    rng: ChaCha8Rng,
+}
+
+impl Router {
+    /// A router without peers. It may write only once it is settled.
+    pub fn new(me: PeerId, seed: u64) -> Self {
+        Self {
+            me,
+            members: Members::new(me),
+            neighbours: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            dialer: Dialer::default(),
+            paths: BTreeMap::new(),
+            pulling: None,
+            settled: false,
+            reach_at: None,
+            effects: VecDeque::new(),
+            rng: ChaCha8Rng::seed_from_u64(seed),
+        }
+    }
+
+    /// The membership.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// The membership, for restoring it and for the disk's acknowledgements.
+    pub fn members_mut(&mut self) -> &mut Members {
+        &mut self.members
+    }
+
+    /// Whether this host may write.
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// This host knows all that it ever wrote: its state was on disk, or it founded the mesh, or a
+    /// peer has told it everything.
+    pub fn settle(&mut self, now: Time) {
+        self.settled = true;
+        self.reach_at = Some(now);
+    }
+
+    /// Publishes what this host says of itself, if that is new.
+    ///
+    /// # Panics
+    /// When the host is not settled.
+    pub fn describe(&mut self, info: Info) {
+        assert!(self.settled, "a host that is not settled must not write");
+        if member::info(&self.members, self.me) != Some(&info) {
+            self.members.write(MemberKey::Info(self.me), MemberValue::Info(info));
+        }
+    }
+
+    /// Addresses given by hand.
+    pub fn targets(&self) -> impl Iterator<Item = (SocketAddr, Option<PeerId>)> {
+        self.targets.iter().map(|(address, peer)| (*address, *peer))
+    }
+
+    /// Dials an address from now on; at once, if it was waiting.
+    pub fn add_target(&mut self, address: SocketAddr) {
+        self.targets.entry(address).or_insert(None);
+        self.dialer.hurry(Callee::Target(address));
+    }
+
+    /// Does not dial it any more. Returns whether it was a target.
+    pub fn remove_target(&mut self, address: SocketAddr) -> bool {
+        self.targets.remove(&address).is_some()
+    }
+
+    /// How dialling somebody stands.
+    pub fn call(&self, callee: Callee) -> Option<&Call> {
+        self.dialer.call(callee)
+    }
+
+    /// The links that are up.
+    pub fn links(&self) -> impl Iterator<Item = &LinkUp> {
+        self.neighbours.values().map(|neighbour| &neighbour.up)
+    }
+
+    /// The link to a peer.
+    pub fn link_to(&self, peer: PeerId) -> Option<&LinkUp> {
+        self.by_peer.get(&peer).map(|link| &self.neighbours[link].up)
+    }
+
+    /// The way to every peer that can be reached now, over control links.
+    pub fn paths(&self) -> &BTreeMap<PeerId, Hop> {
+        &self.paths
+    }
+
+    /// Through whom containers' packets should reach a peer, if that is known. For a short while
+    /// after a link was lost it is not: the peer's daemon may just be starting again.
+    pub fn packet_path(&self, peer: PeerId) -> Option<PeerId> {
+        let hop = self.paths.get(&peer)?;
+        let given_up = self.lost.get(&peer).is_some_and(Option::is_none);
+        (hop.via == peer || given_up).then_some(hop.via)
+    }
+
+    /// How far all linked peers have our own entries of a kind; `None` without links.
+    pub fn seen_by_all(&self, kind: Kind) -> Option<u64> {
+        self.neighbours.values().map(|neighbour| neighbour.has_of_ours(kind, self.me)).min()
+    }
+
+    /// Sends a message to a peer, over other peers if need be. Returns whether there is a way.
+    pub fn send_to(&mut self, to: PeerId, payload: Vec<u8>) -> bool {
+        let frame = Frame::Routed { from: self.me, to, hops_left: HOPS_MAX, payload };
+        self.route(to, frame)
+    }
+
+    /// A link came up.
+    pub fn link_up(&mut self, up: LinkUp, replicas: &Replicas<'_>, now: Time) {
+        if let Some(target) = up.dialled {
+            self.dialer.succeeded(target);
+            if let Some(peer) = self.targets.get_mut(&target) {
+                *peer = Some(up.peer);
+            }
+        }
+        if let Some(old) = self.by_peer.get(&up.peer).copied() {
+            if self.keeps(&self.neighbours[&old].up, &up) {
+                self.close(up.link, "there is another link already");
+                return;
+            }
+            self.drop_link(old, now);
+            self.close(old, "a newer link replaces it");
+        }
+        let (link, peer) = (up.link, up.peer);
+        self.by_peer.insert(peer, link);
+        self.neighbours.insert(link, Neighbour::new(up, now));
+        let vectors = announced(&self.members, replicas);
+        let have: Vec<&dyn Replica> = vec![&self.members, &*replicas.ring, &*replicas.zone];
+        let yours: Vec<u64> = have.iter().map(|replica| replica.announced().get(&peer)).collect();
+        let hello =
+            Frame::Hello { digest: Digest::of(&vectors), yours: [yours[0], yours[1], yours[2]] };
+        self.send(link, false, &hello);
+        self.links_changed(now);
+    }
+
+    /// Whether `old` stays and `new` is closed. Both ends decide alike: a new process always wins;
+    /// else the link that the smaller id dialled; else the newer one.
+    fn keeps(&self, old: &LinkUp, new: &LinkUp) -> bool {
+        let dialled_by_smaller = |up: &LinkUp| up.dialled.is_some() == (self.me < up.peer);
+        old.incarnation == new.incarnation && dialled_by_smaller(old) && !dialled_by_smaller(new)
+    }
+
+    /// A link is gone.
+    pub fn link_down(&mut self, link: LinkId, reason: &str, now: Time) {
+        if let Some(peer) = self.drop_link(link, now) {
+            self.notice(false, format!("lost the link to {}: {reason}", self.name_of(peer)));
+        }
+    }
+
+    /// A target that was dialled gave no link.
+    pub fn dial_failed(&mut self, target: SocketAddr, error: DialError, now: Time) {
+        if error == DialError::Ourselves {
+            self.targets.remove(&target);
+        }
+        if error.is_refusal() && error != DialError::Ourselves {
+            self.notice(true, format!("{target} refused us: {error}"));
+        }
+        self.dialer.failed(target, error, now, &mut self.rng);
+    }
+
+    /// Bytes came, if not yet a whole frame.
+    pub fn activity(&mut self, link: LinkId, now: Time) {
+        if let Some(neighbour) = self.neighbours.get_mut(&link) {
+            neighbour.heard = now;
+        }
+    }
+
+    /// Bytes of earlier frames have left.
+    pub fn sent(&mut self, link: LinkId, bytes: usize) {
+        if let Some(neighbour) = self.neighbours.get_mut(&link) {
+            neighbour.in_flight = neighbour.in_flight.saturating_sub(bytes);
+        }
+    }
+
+    /// A frame came. Bytes that are none end the link, and nothing else.
+    pub fn on_frame(&mut self, link: LinkId, bytes: &[u8], replicas: &mut Replicas<'_>, now: Time) {
+        self.activity(link, now);
+        if !self.neighbours.contains_key(&link) {
+            return;
+        }
+        let result = match Frame::decode(bytes) {
+            Ok(frame) => self.on_decoded(link, frame, replicas, now),
+            Err(error) => Err(format!("it sent a frame that is none: {error}")),
+        };
+        if let Err(reason) = result {
+            let peer = self.drop_link(link, now);
+            let name = peer.map_or_else(String::new, |peer| self.name_of(peer));
+            self.notice(true, format!("closed the link to {name}: {reason}"));
+            self.close(link, &reason);
+        }
+    }
+
+    fn on_decoded(
+        &mut self,
+        link: LinkId,
+        frame: Frame,
+        replicas: &mut Replicas<'_>,
+        now: Time,
+    ) -> Result<(), String> {
+        match frame {
+            Frame::Hello { digest, yours } => {
+                let me = self.me;
+                self.neighbour(link).greet(me, yours);
+                self.on_digest(link, digest, true, replicas, now);
+            }
+            Frame::Heartbeat { digest } => self.on_digest(link, digest, false, replicas, now),
+            Frame::Want { vectors } => self.neighbour(link).want(vectors),
+            Frame::Synced => self.on_synced(link, now),
+            Frame::Delta { kind, bytes } => {
+                return self.on_delta(link, kind, &bytes, replicas, now);
+            }
+            Frame::Routed { from, to, hops_left, payload } if to == self.me => {
+                let _ = hops_left;
+                self.effects.push_back(Effect::Deliver { from, payload });
+            }
+            Frame::Routed { from, to, hops_left, payload } => {
+                if let Some(hops_left) = hops_left.checked_sub(1) {
+                    self.route(to, Frame::Routed { from, to, hops_left, payload });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_digest(
+        &mut self,
+        link: LinkId,
+        digest: Digest,
+        hello: bool,
+        replicas: &Replicas<'_>,
+        now: Time,
+    ) {
+        let vectors = announced(&self.members, replicas);
+        let ours = Digest::of(&vectors);
+        let idle = self.pulling.is_none_or(|(_, until)| until <= now);
+        if digest == ours {
+            self.neighbour(link).is_equal(&vectors);
+            if hello && !self.settled {
+                self.on_synced(link, now);
+            }
+        } else if (self.neighbour(link).differs(digest, ours) || hello) && idle {
+            self.neighbour(link).mismatches = 0;
+            self.pulling = Some((link, now + PULL_MAX));
+            self.send(link, false, &Frame::Want { vectors });
+        }
+    }
+
+    fn on_synced(&mut self, link: LinkId, now: Time) {
+        if self.pulling.is_some_and(|(from, _)| from == link) {
+            self.pulling = None;
+        }
+        if !self.settled {
+            self.settle(now);
+        }
+    }
+
+    fn on_delta(
+        &mut self,
+        link: LinkId,
+        kind: Kind,
+        bytes: &[u8],
+        replicas: &mut Replicas<'_>,
+        now: Time,
+    ) -> Result<(), String> {
+        let replica: &mut dyn Replica = match kind {
+            Kind::Members => &mut self.members,
+            Kind::Ring => &mut *replicas.ring,
+            Kind::Zone => &mut *replicas.zone,
+        };
+        let before = replica.announced();
+        replica.apply(bytes).map_err(|error| error.to_string())?;
+        let after = replica.announced();
+        self.neighbour(link).has(kind, &before, &after);
+        if kind == Kind::Members {
+            self.links_changed(now);
+        }
+        Ok(())
+    }
+
+    /// Sends to every link what its other end lacks, as far as the link can take it.
+    pub fn pump(&mut self, replicas: &Replicas<'_>) {
+        let links: Vec<LinkId> = self.neighbours.keys().copied().collect();
+        for link in links {
+            while let Some(frame) =
+                self.neighbours.get_mut(&link).and_then(|n| n.next_frame(&self.members, replicas))
+            {
+                self.send(link, false, &frame);
+            }
+        }
+    }
+
+    /// The time has passed: heartbeats, dead links, dialling, what was put off.
+    pub fn timeout(&mut self, replicas: &Replicas<'_>, now: Time) {
+        self.drop_silent(now);
+        self.beat(replicas, now);
+        for until in self.lost.values_mut() {
+            *until = until.filter(|until| *until > now);
+        }
+        if self.reach_at.is_some_and(|at| at <= now) {
+            self.reach_at = None;
+            self.publish_reach();
+        }
+        let wanted = self.wanted();
+        for target in self.dialer.due(&wanted, now, &mut self.rng) {
+            self.effects.push_back(Effect::Dial(target));
+        }
+    }
+
+    /// When [`Router::timeout`] should be called next.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let links = self.neighbours.values().map(|n| n.beat_at.min(n.heard + SILENCE_MAX));
+        // When a lost peer's packets begin to take a relay, the caller must look again.
+        let lost = self.lost.values().flatten().copied();
+        links.chain(lost).chain(self.reach_at).chain(self.dialer.poll_timeout()).min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// A name for messages.
+    pub fn name_of(&self, peer: PeerId) -> String {
+        member::info(&self.members, peer).map_or_else(|| peer.short(), |info| info.name.clone())
+    }
+
+    /// To whom there should be a link and is none.
+    fn wanted(&self) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        for (peer, info) in member::present(&self.members) {
+            if peer != self.me && !self.by_peer.contains_key(&peer) {
+                wanted.push(Wanted {
+                    callee: Callee::Peer(peer),
+                    endpoints: info.endpoints.clone(),
+                    courteous: peer < self.me,
+                    alive: self.paths.contains_key(&peer),
+                });
+            }
+        }
+        for (address, peer) in &self.targets {
+            // A target behind which a member was found is dialled as that member.
+            if peer.is_none_or(|peer| member::info(&self.members, peer).is_none()) {
+                wanted.push(Wanted {
+                    callee: Callee::Target(*address),
+                    endpoints: vec![*address],
+                    courteous: false,
+                    alive: false,
+                });
+            }
+        }
+        wanted.retain(|want| match want.callee {
+            Callee::Target(address) => !self.links().any(|up| up.dialled == Some(address)),
+            Callee::Peer(_) => true,
+        });
+        wanted
+    }
+
+    fn drop_silent(&mut self, now: Time) {
+        let silent: Vec<LinkId> = self
+            .neighbours
+            .iter()
+            .filter(|(_, neighbour)| now.since(neighbour.heard) >= SILENCE_MAX)
+            .map(|(link, _)| *link)
+            .collect();
+        for link in silent {
+            let reason = format!("nothing heard for {} s", SILENCE_MAX.as_secs());
+            self.link_down(link, &reason, now);
+            self.close(link, &reason);
+        }
+    }
+
+    fn beat(&mut self, replicas: &Replicas<'_>, now: Time) {
+        let due: Vec<LinkId> = self
+            .neighbours
+            .iter()
+            .filter(|(_, neighbour)| neighbour.beat_at <= now)
+            .map(|(link, _)| *link)
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        let beat = Frame::Heartbeat { digest: Digest::of(&announced(&self.members, replicas)) };
+        for link in due {
+            self.neighbour(link).beat_at = now + HEARTBEAT;
+            self.send(link, false, &beat);
+        }
+    }
+
+    fn publish_reach(&mut self) {
+        if !self.settled {
+            return;
+        }
+        let linked: BTreeSet<PeerId> = self.by_peer.keys().copied().collect();
+        let others = member::present(&self.members).map(|(peer, _)| peer);
+        let reach = Reach::of(&linked, others.filter(|peer| *peer != self.me));
+        if member::reach(&self.members, self.me) != Some(&reach) {
+            self.members.write(MemberKey::Reach(self.me), MemberValue::Reach(reach));
+        }
+    }
+
+    fn links_changed(&mut self, now: Time) {
+        self.paths =
+            topology::paths(&self.members, self.me, &self.by_peer.keys().copied().collect());
+        // Whoever is known but was never linked counts as lost from the moment that it is known.
+        let others = member::present(&self.members).map(|(peer, _)| peer);
+        for peer in others.filter(|peer| *peer != self.me) {
+            if self.by_peer.contains_key(&peer) {
+                self.lost.remove(&peer);
+            } else {
+                self.lost.entry(peer).or_insert(Some(now + RELAY_AFTER));
+            }
+        }
+        self.reach_at.get_or_insert(now + REACH_DELAY);
+    }
+
+    fn drop_link(&mut self, link: LinkId, now: Time) -> Option<PeerId> {
+        let peer = self.neighbours.remove(&link)?.up.peer;
+        self.by_peer.remove(&peer);
+        if self.pulling.is_some_and(|(from, _)| from == link) {
+            self.pulling = None;
+        }
+        self.links_changed(now);
+        Some(peer)
+    }
+
+    fn route(&mut self, to: PeerId, frame: Frame) -> bool {
+        let Some(link) = self.paths.get(&to).and_then(|hop| self.by_peer.get(&hop.via)).copied()
+        else {
+            return false;
+        };
+        self.send(link, true, &frame);
+        true
+    }
+
+    fn send(&mut self, link: LinkId, urgent: bool, frame: &Frame) {
+        let bytes = frame.encode();
+        self.neighbour(link).in_flight += bytes.len();
+        self.effects.push_back(Effect::Send { link, urgent, bytes });
+    }
+
+    fn close(&mut self, link: LinkId, reason: &str) {
+        self.effects.push_back(Effect::Close { link, reason: reason.to_owned() });
+    }
+
+    fn notice(&mut self, warning: bool, text: String) {
+        self.effects.push_back(Effect::Notice { warning, text });
+    }
+
+    fn neighbour(&mut self, link: LinkId) -> &mut Neighbour {
+        self.neighbours.get_mut(&link).expect("only links that are up are looked up")
+    }
+}
