@@ -1,13 +1,43 @@
 //! The ring: which host owns which block of addresses, and who holds which address on this host.
+//!
+//! PURE: no clock, no randomness, no socket, no file and no thread. [`Ipam`] is driven by values:
+//!
+//! ```text
+//!   ring deltas --absorb--> ring ==derive==> view --> owner(), routes()
+//!                            ^                 |
+//!                          grant             pools --> allocate(), release()
+//!                            ^                 |
+//!   SpaceMessage --> donor --+               space --> SpaceMessage
+//! ```
+//!
+//! * [`block`]: CIDR prefixes; `intervals`: sets of addresses.
+//! * [`ring`]: the replicated entries; [`view`]: what they say, and why a partial copy is safe.
+//! * [`held`], [`pool`], [`allocate`]: who holds what here, what is free, giving and taking back.
+//! * [`space`], `donor`: asking peers for space ahead of need, and answering.
+//!
+//! Not here yet: agreement on the founders, removal of dead hosts and leases. Their fence is: an
+//! ownership's epoch beats every counter.
 #![forbid(unsafe_code)]
 
-use serde::{Deserialize, Serialize};
+pub mod allocate;
+pub mod block;
+mod donor;
+pub mod held;
+mod intervals;
+pub mod ipam;
+pub mod pool;
+pub mod ring;
+pub mod space;
+pub mod view;
 
-/// Who holds an address: the key of an attachment.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct Holder {
-    /// Container id, or the name that an address was claimed for.
-    pub container: String,
-    /// Interface in the container; empty for a claim.
-    pub interface: String,
-}
+#[cfg(test)]
+mod tests;
+
+pub use allocate::{AllocateError, Wanted};
+pub use block::{Block, BlockError, Family};
+pub use held::Holder;
+pub use ipam::{Conflict, FoundError, GiveError, Ipam};
+pub use ring::{Ring, RingKey, RingRegister, RingValue, Version};
+pub use space::{SpaceMessage, SpaceRefusal, SpaceRequest, Waiting};
+pub use view::Owner;
+mod replica;

@@ -95,6 +95,8 @@ pub struct Router {
     /// Whether this host may write: it knows all that it ever wrote.
     settled: bool,
     reach_at: Option<Time>,
+    /// How often links or membership changed.
+    generation: u64,
     effects: VecDeque<Effect>,
     rng: ChaCha8Rng,
 }
@@ -114,6 +116,7 @@ impl Router {
             pulling: None,
             settled: false,
             reach_at: None,
+            generation: 0,
             effects: VecDeque::new(),
             rng: ChaCha8Rng::seed_from_u64(seed),
         }
@@ -127,6 +130,11 @@ impl Router {
     /// The membership, for restoring it and for the disk's acknowledgements.
     pub fn members_mut(&mut self) -> &mut Members {
         &mut self.members
+    }
+
+    /// Changes whenever [`Router::paths`] or [`Router::packet_path`] may have changed.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Whether this host may write.
@@ -303,13 +311,13 @@ impl Router {
             Frame::Hello { digest, yours } => {
                 let me = self.me;
                 self.neighbour(link).greet(me, yours);
-                self.on_digest(link, digest, true, replicas, now);
+                self.on_digest(link, (digest, true), replicas, now);
             }
-            Frame::Heartbeat { digest } => self.on_digest(link, digest, false, replicas, now),
+            Frame::Heartbeat { digest } => self.on_digest(link, (digest, false), replicas, now),
             Frame::Want { vectors } => self.neighbour(link).want(vectors),
             Frame::Synced => self.on_synced(link, now),
             Frame::Delta { kind, bytes } => {
-                return self.on_delta(link, kind, &bytes, replicas, now);
+                return self.on_delta(link, (kind, &bytes), replicas, now);
             }
             Frame::Routed { from, to, hops_left, payload } if to == self.me => {
                 let _ = hops_left;
@@ -327,8 +335,7 @@ impl Router {
     fn on_digest(
         &mut self,
         link: LinkId,
-        digest: Digest,
-        hello: bool,
+        (digest, hello): (Digest, bool),
         replicas: &Replicas<'_>,
         now: Time,
     ) {
@@ -359,8 +366,7 @@ impl Router {
     fn on_delta(
         &mut self,
         link: LinkId,
-        kind: Kind,
-        bytes: &[u8],
+        (kind, bytes): (Kind, &[u8]),
         replicas: &mut Replicas<'_>,
         now: Time,
     ) -> Result<(), String> {
@@ -395,8 +401,9 @@ impl Router {
     pub fn timeout(&mut self, replicas: &Replicas<'_>, now: Time) {
         self.drop_silent(now);
         self.beat(replicas, now);
-        for until in self.lost.values_mut() {
-            *until = until.filter(|until| *until > now);
+        for until in self.lost.values_mut().filter(|until| until.is_some_and(|at| at <= now)) {
+            *until = None;
+            self.generation += 1;
         }
         if self.reach_at.is_some_and(|at| at <= now) {
             self.reach_at = None;
@@ -501,6 +508,7 @@ impl Router {
     }
 
     fn links_changed(&mut self, now: Time) {
+        self.generation += 1;
         self.paths =
             topology::paths(&self.members, self.me, &self.by_peer.keys().copied().collect());
         // Whoever is known but was never linked counts as lost from the moment that it is known.

@@ -244,13 +244,13 @@ impl<R: Register> Store<R> {
     /// Writes a key as `me` and returns the write's dot. It is announced once it is durable.
     pub fn write(&mut self, key: R::Key, value: R::Value) -> Dot {
         let dot = Dot::new(self.me, self.clock + 1);
-        self.insert(key, Entry { dot: dot.clone(), value });
+        self.insert(key, Entry { dot: dot, value });
         dot
     }
 
     /// Own writes up to this counter are on disk: they may be announced.
     pub fn mark_durable(&mut self, counter: u64) {
-        debug_assert!(counter <= self.vector.get(&self.me));
+        debug_assert!(counter <= self.vector.get(&self.me), "nothing can be durable unwritten");
         self.durable = self.durable.max(counter);
     }
 
@@ -445,7 +445,7 @@ impl<R: Register> Store<R> {
     pub fn collect(&mut self, key: &R::Key) {
         assert!(R::SINGLE_WRITER, "only keys with one writer can be collected");
         let Some(entry) = self.entries.get(key) else { return };
-        let dot = entry.dot.clone();
+        let dot = entry.dot;
         self.remove_dot(dot.actor, dot.counter);
         self.raise_floor(dot.actor, dot.counter);
     }
@@ -485,7 +485,7 @@ impl<R: Register> Store<R> {
     }
 
     fn insert(&mut self, key: R::Key, entry: Entry<R::Value>) {
-        let dot = entry.dot.clone();
+        let dot = entry.dot;
         if let Some(old) = self.entries.insert(key.clone(), entry) {
             self.forget_dot(old.dot.actor, old.dot.counter);
         }

@@ -19,6 +19,20 @@ impl Mac {
     pub const fn derived(tag: u8, id: &[u8; 16]) -> Self {
         Self([0x02 | (tag << 4), id[0], id[1], id[2], id[3], id[4]])
     }
+
+    /// Reads `aa:bb:cc:dd:ee:ff`; `None` when it is no address that one interface can have.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            *byte = parts
+                .next()
+                .filter(|p| p.len() == 2)
+                .and_then(|p| u8::from_str_radix(p, 16).ok())?;
+        }
+        let unicast = bytes[0] & 1 == 0 && bytes != [0; 6];
+        (unicast && parts.next().is_none()).then_some(Self(bytes))
+    }
 }
 
 impl std::fmt::Display for Mac {

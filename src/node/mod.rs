@@ -1,5 +1,402 @@
 //! The pure node: router, ring and zone behind one closed pair of enums.
+//!
+//! Nothing here does IO, reads a clock or draws randomness. The daemon and the simulator drive the
+//! same object; [`event`] says how, and in which order things happen.
+//!
+//! * [`event`]: what happens to a node, and what it wants done. [`request`]: what is asked of it.
+//! * [`desired`]: the kernel state that follows.
+//! * `journal`: writes on their way to the disk. `rows`: what they look like.
+//! * `attachment`, `attaching`, `standing`: what containers are given, and the states that this goes through.
+//! * `membership`: init, join, leave. `peers`: what follows from who can be reached.
+//! * `naming`: records by hand. `plan`, `status`: pure views of the whole.
 
+mod attaching;
+pub mod attachment;
 pub mod desired;
 pub mod event;
+mod journal;
+mod membership;
+mod naming;
+mod peers;
+mod plan;
 pub mod request;
+mod rows;
+mod standing;
+mod status;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use mesh_dns::{Name, Zone};
+use mesh_ipam::{Holder, Ipam};
+use mesh_router::{Effect, PeerId, Replicas, Router, Time};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use self::{
+    attachment::Slot,
+    event::{BatchId, Credentials, Input, Notice, Output, RequestId, Row, Underlay},
+    journal::Journal,
+    membership::{Joining, Leaving},
+    request::{Code, Refusal, Reply, Request},
+};
+
+/// Requests that may wait until the host is ready. Chosen: a busy host starts some hundred
+/// containers at once after a reboot.
+const QUEUED_MAX: usize = 4096;
+/// A change that only adds or removes ports is published this much later: ports are wired directly,
+/// and the published state is for repairs.
+const PORTS_DELAY: Duration = Duration::from_millis(200);
+
+/// What a node is told once, at its start.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// This host's id.
+    pub me: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Drawn at random at each start.
+    pub incarnation: u64,
+    /// Seed of the node's random numbers (jitter, device names); not for secrets.
+    pub seed: u64,
+    /// The mesh's domain.
+    pub domain: Name,
+    /// Name of the bridge.
+    pub bridge: String,
+    /// UDP port of the tunnel.
+    pub data_port: u16,
+    /// MTU for containers; `None`: the underlay's less the tunnel's overhead.
+    pub mtu_bytes: Option<u32>,
+    /// Version of the program, for status.
+    pub version: String,
+}
+
+/// Requests that wait until the host is ready, each until its time.
+type Queued = Vec<(RequestId, Box<Request>, Time)>;
+
+/// The node of one host.
+#[derive(Debug)]
+pub struct Node {
+    config: NodeConfig,
+    router: Router,
+    ipam: Ipam,
+    zone: Zone,
+    journal: Journal,
+    mesh: Option<Credentials>,
+    joining: Option<Joining>,
+    leaving: Option<Leaving>,
+    /// This host lost its disk, or never had one, and is being told what it once wrote.
+    recalling: bool,
+    /// What this host says of itself may have changed.
+    describe_due: bool,
+    slots: BTreeMap<Holder, Slot>,
+    /// The holders whose slot is in `Waiting`.
+    waiting: BTreeSet<Holder>,
+    /// The holders whose slot waits for a batch.
+    storing: BTreeMap<BatchId, Vec<Holder>>,
+    queued: Queued,
+    underlay: Option<Underlay>,
+    /// The kernel has once stood as it should.
+    programmed: bool,
+    /// When to publish the desired kernel state.
+    program_at: Option<Time>,
+    /// Peers that cannot be reached, since when, and whether their names are hidden already.
+    away: BTreeMap<PeerId, peers::Away>,
+    peers_generation: u64,
+    rng: ChaCha8Rng,
+    outputs: VecDeque<Output>,
+    now: Time,
+}
+
+impl Node {
+    /// A node with what the disk held (nothing, at the first start).
+    ///
+    /// # Errors
+    /// A sentence about a row that no version of this program wrote. Nothing may then be served
+    /// from this state: the caller moves it aside.
+    pub fn restore(config: NodeConfig, rows: Vec<Row>, now: Time) -> Result<Self, String> {
+        let me = config.me;
+        let mut node = Self {
+            router: Router::new(me, config.seed),
+            ipam: Ipam::new(me),
+            zone: Zone::new(me),
+            journal: Journal::default(),
+            mesh: None,
+            joining: None,
+            leaving: None,
+            recalling: false,
+            describe_due: true,
+            slots: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            storing: BTreeMap::new(),
+            queued: Vec::new(),
+            underlay: None,
+            programmed: false,
+            program_at: None,
+            away: BTreeMap::new(),
+            peers_generation: 0,
+            rng: ChaCha8Rng::seed_from_u64(config.seed),
+            outputs: VecDeque::new(),
+            now,
+            config,
+        };
+        for row in rows {
+            node.restore_row(row)?;
+        }
+        node.resume(now);
+        node.settle_down();
+        Ok(node)
+    }
+
+    /// Something happened.
+    pub fn handle_input(&mut self, input: Input, now: Time) {
+        self.now = self.now.max(now);
+        let now = self.now;
+        match input {
+            Input::LinkUp(up) => {
+                self.joined_link(&up);
+                self.router.link_up(up, &replicas(&mut self.ipam, &mut self.zone), now);
+            }
+            Input::LinkDown { link, reason } => self.router.link_down(link, &reason, now),
+            Input::Frame { link, bytes } => {
+                let mut replicas = replicas(&mut self.ipam, &mut self.zone);
+                self.router.on_frame(link, &bytes, &mut replicas, now);
+            }
+            Input::Activity { link } => self.router.activity(link, now),
+            Input::Sent { link, bytes } => self.router.sent(link, bytes),
+            Input::DialFailed { target, error } => self.dial_failed(target, error),
+            Input::Persisted(batch) => self.persisted(batch),
+            Input::PersistFailed { batch, reason } => self.persist_failed(batch, reason),
+            Input::Wired { holder, netns_identity } => self.wired(&holder, netns_identity),
+            Input::WireFailed { holder, refusal } => self.wire_failed(&holder, refusal),
+            Input::Unwired { holder } => self.unwired(&holder),
+            Input::Programmed => self.programmed = self.mesh.is_some(),
+            Input::Underlay(underlay) => self.underlay_changed(underlay),
+            Input::Request { id, request, patience } => self.request(id, *request, patience),
+            Input::Timeout => {}
+        }
+        self.settle_down();
+    }
+
+    /// What to do next; `None` when there is nothing until the next input.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to hand in [`Input::Timeout`] at the latest.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let waits = self.queued.iter().map(|(_, _, until)| *until);
+        let asks = self.waiting.iter().filter_map(|holder| self.slots[holder].waits_until());
+        waits
+            .chain(asks)
+            .chain(self.router.poll_timeout())
+            .chain(self.ipam.poll_timeout())
+            .chain(self.journal.poll_timeout())
+            .chain(self.program_at)
+            .chain(self.away.values().filter_map(peers::Away::poll_timeout))
+            .chain(self.joining.as_ref().and_then(Joining::poll_timeout))
+            .chain(self.leaving.as_ref().map(Leaving::poll_timeout))
+            .min()
+    }
+
+    /// The ring and this host's addresses, for checkers.
+    pub fn ipam(&self) -> &Ipam {
+        &self.ipam
+    }
+
+    /// The names, for checkers.
+    pub fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
+    /// The peers, for checkers.
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// Whether attaches can be served.
+    pub fn is_ready(&self) -> bool {
+        self.unready_because().is_none()
+    }
+
+    /// All that follows from an input, in the order that is law: what is written goes to the disk
+    /// first; only what is durable is announced; only then is anybody answered.
+    fn settle_down(&mut self) {
+        let now = self.now;
+        self.journal.timeout(now);
+        self.ipam.handle_timeout(now);
+        self.router.timeout(&replicas(&mut self.ipam, &mut self.zone), now);
+        self.deliver();
+        self.progress_membership();
+        self.review_peers();
+        self.keep_gateway();
+        self.progress_waiting();
+        self.progress_queue();
+        self.ask_for_space();
+        self.collect_tombstones();
+        self.absorb_changes();
+        self.flush();
+        self.router.pump(&replicas(&mut self.ipam, &mut self.zone));
+        self.forward_effects();
+        self.publish_plan();
+    }
+
+    /// Messages from other nodes.
+    fn deliver(&mut self) {
+        let mut others = Vec::new();
+        while let Some(effect) = self.router.poll_effect() {
+            match effect {
+                Effect::Deliver { from, payload } => self.on_peer_message(from, &payload),
+                other => others.push(other),
+            }
+        }
+        for effect in others {
+            self.forward(effect);
+        }
+    }
+
+    fn forward_effects(&mut self) {
+        while let Some(effect) = self.router.poll_effect() {
+            self.forward(effect);
+        }
+    }
+
+    fn forward(&mut self, effect: Effect) {
+        self.outputs.push_back(match effect {
+            Effect::Dial(target) => Output::Dial(target),
+            Effect::Send { link, urgent, bytes } => Output::Send { link, urgent, bytes },
+            Effect::Close { link, reason } => Output::Close { link, reason },
+            Effect::Notice { warning, text } => Output::Notice(Notice { warning, text }),
+            Effect::Deliver { from, payload } => {
+                self.on_peer_message(from, &payload);
+                return;
+            }
+        });
+    }
+
+    fn flush(&mut self) {
+        let marks = [
+            self.router.members().own_counter(),
+            self.ipam.store().own_counter(),
+            self.zone.store().own_counter(),
+        ];
+        if let Some((batch, writes)) = self.journal.flush(marks) {
+            self.outputs.push_back(Output::Persist { batch, writes });
+        }
+    }
+
+    fn persisted(&mut self, batch: BatchId) {
+        let Some([members, ring, zone]) = self.journal.persisted(batch) else { return };
+        self.router.members_mut().mark_durable(members);
+        self.ipam.store_mut().mark_durable(ring);
+        self.zone.store_mut().mark_durable(zone);
+        // Announce before anybody is answered.
+        self.router.pump(&replicas(&mut self.ipam, &mut self.zone));
+        self.forward_effects();
+        self.stored(batch);
+    }
+
+    fn persist_failed(&mut self, batch: BatchId, reason: String) {
+        self.notice(true, format!("the state cannot be written: {reason}"));
+        self.journal.failed(batch, reason, self.now);
+        self.store_failed(batch);
+    }
+
+    fn request(&mut self, id: RequestId, request: Request, patience: Duration) {
+        let until = self.now + patience;
+        let result = match request {
+            Request::Init { credentials, ranges } => self.init(credentials, &ranges),
+            Request::Join { credentials, targets } => {
+                return self.join(id, credentials, &targets, patience);
+            }
+            Request::Leave => return self.leave(id, until),
+            Request::Token => self.token(),
+            Request::Status => Ok(Reply::Status(self.status())),
+            Request::Peers => Ok(Reply::Peers(self.peers())),
+            Request::Check { container, interface } => self.check(container, interface),
+            Request::Allocations => Ok(Reply::Allocations(self.allocations())),
+            Request::DnsAdd { name, addresses } => self.dns_add(&name, addresses),
+            Request::DnsRemove { name, addresses } => self.dns_remove(&name, &addresses),
+            Request::DnsList => Ok(Reply::Records(self.dns_list())),
+            Request::Connect(target) => self.connect(target),
+            Request::Forget(target) => self.forget(target),
+            Request::Detach { container, interface } => {
+                return self.detach(id, &container, interface.as_deref());
+            }
+            Request::Release { holder } => return self.detach(id, &holder, Some("")),
+            waits @ (Request::Attach(_) | Request::Claim { .. }) => {
+                return self.enqueue(id, Box::new(waits), until);
+            }
+        };
+        self.reply(id, result);
+    }
+
+    /// Serves a request now if the host is ready, else as soon as it is.
+    fn enqueue(&mut self, id: RequestId, request: Box<Request>, until: Time) {
+        if self.mesh.is_none() {
+            self.reply(id, Err(not_in_a_mesh()));
+        } else if self.is_ready() {
+            self.serve(id, *request, until);
+        } else if self.queued.len() >= QUEUED_MAX {
+            self.reply(id, Err(self.not_ready()));
+        } else {
+            self.queued.push((id, request, until));
+        }
+    }
+
+    fn progress_queue(&mut self) {
+        if self.queued.is_empty() {
+            return;
+        }
+        let ready = self.is_ready();
+        for (id, request, until) in std::mem::take(&mut self.queued) {
+            if ready {
+                self.serve(id, *request, until);
+            } else if until <= self.now || self.mesh.is_none() {
+                self.reply(id, Err(self.not_ready()));
+            } else {
+                self.queued.push((id, request, until));
+            }
+        }
+    }
+
+    fn serve(&mut self, id: RequestId, request: Request, until: Time) {
+        match request {
+            Request::Attach(attach) => self.attach(id, attach, until),
+            Request::Claim { address, holder } => self.claim(id, address, holder, until),
+            _ => unreachable!("only attaches and claims are queued"),
+        }
+    }
+
+    fn reply(&mut self, id: RequestId, result: Result<Reply, Refusal>) {
+        self.outputs.push_back(Output::Reply { id, result: result.map(Box::new) });
+    }
+
+    fn notice(&mut self, warning: bool, text: String) {
+        self.outputs.push_back(Output::Notice(Notice { warning, text }));
+    }
+
+    fn not_ready(&self) -> Refusal {
+        let why = self.unready_because().unwrap_or_else(|| "it is not ready".to_owned());
+        Refusal::new(
+            Code::NotReady,
+            format!("this host cannot serve yet: {why}"),
+            "try again in a moment; `meshctl status` tells how it stands",
+        )
+    }
+}
+
+/// The replicas that the router does not own.
+fn replicas<'a>(ipam: &'a mut Ipam, zone: &'a mut Zone) -> Replicas<'a> {
+    Replicas { ring: ipam, zone }
+}
+
+fn not_in_a_mesh() -> Refusal {
+    Refusal::new(
+        Code::NotReady,
+        "this host is in no mesh",
+        "run `meshctl init` to found one, or `meshctl join ADDR --token T` to join one",
+    )
+}

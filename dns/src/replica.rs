@@ -1,0 +1,22 @@
+//! The zone as replication sees it.
+
+use mesh_router::{
+    PeerId, Replica,
+    store::{Cursor, Delta, RunError, VersionVector},
+};
+
+use crate::Zone;
+
+impl Replica for Zone {
+    fn announced(&self) -> VersionVector {
+        self.store().announced()
+    }
+
+    fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {
+        self.store().delta(since, wanted, budget)
+    }
+
+    fn apply(&mut self, bytes: &[u8]) -> Result<bool, RunError> {
+        self.absorb(bytes)
+    }
+}

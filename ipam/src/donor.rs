@@ -1,0 +1,95 @@
+//! Answering requests for space: the donor's half.
+//!
+//! There is no table of answered requests: whether a request was answered is in the ring itself, and
+//! so is still known after a restart. A live own grant to the requester that it had not seen when it
+//! asked is the answer. If the grant is gone from the ring, its receiver has written since, and the
+//! request is known to be old by that.
+
+use mesh_router::PeerId;
+
+use crate::{
+    block::{Block, number},
+    ipam::Ipam,
+    ring::{ENTRIES_MAX, RingKey, RingValue},
+    space::{SpaceMessage, SpaceRefusal, SpaceRequest, chunk_length, chunk_size},
+};
+
+/// A chunk's share below which nothing is given to one that is not in need: crumbs would only make
+/// the ring long.
+const CRUMB: u128 = 8;
+/// The longest name of a holder in a refusal.
+const HOLDER_BYTES_MAX: usize = 128;
+
+impl Ipam {
+    pub(crate) fn on_request(&mut self, from: PeerId, request: &SpaceRequest) {
+        if from == self.me() {
+            return;
+        }
+        let id = request.id;
+        let (reply, durable) = match self.serve(from, request) {
+            Ok(block) => (SpaceMessage::Granted { id, block }, self.ring.own_counter()),
+            Err(reason) => (SpaceMessage::Refused { id, reason }, 0),
+        };
+        self.space.send(from, reply, durable);
+    }
+
+    fn serve(&mut self, from: PeerId, request: &SpaceRequest) -> Result<Block, SpaceRefusal> {
+        if !self.pools.contains_key(&request.range) {
+            return Err(SpaceRefusal::NotReady);
+        }
+        if let Some(block) = self.granted_before(from, request) {
+            return Ok(block);
+        }
+        if self.ring.vector().get(&from) > request.own {
+            return Err(SpaceRefusal::Stale);
+        }
+        if self.leaving {
+            return Err(SpaceRefusal::Leaving);
+        }
+        if self.ring.len() >= ENTRIES_MAX {
+            return Err(SpaceRefusal::Full);
+        }
+        let block = self.choose(request)?;
+        self.write_grant(block, from);
+        self.refresh();
+        Ok(block)
+    }
+
+    /// The grant that answers this request, if it was made already.
+    fn granted_before(&self, from: PeerId, request: &SpaceRequest) -> Option<Block> {
+        self.ring.keys_of(self.me()).find_map(|key| {
+            let RingKey::Block(block) = key else { return None };
+            let entry = self.ring.get(key)?;
+            let theirs = matches!(entry.value, RingValue::Owned { owner, .. } if owner == from);
+            let wanted = match request.address {
+                Some(address) => block.contains(address),
+                None => request.range.covers(block),
+            };
+            (theirs && wanted && entry.dot.counter > request.seen).then_some(*block)
+        })
+    }
+
+    fn choose(&self, request: &SpaceRequest) -> Result<Block, SpaceRefusal> {
+        let pool = self.pools.get(&request.range).ok_or(SpaceRefusal::NotReady)?;
+        if let Some(address) = request.address {
+            let block = Block::single(address);
+            if let Some(holder) = self.held.holder(address) {
+                let mut holder = holder.to_string();
+                holder.truncate(holder.floor_char_boundary(HOLDER_BYTES_MAX));
+                return Err(SpaceRefusal::Taken { holder });
+            }
+            if !pool.owned().contains(number(address).1)
+                || self.is_reserved(&request.range, address)
+            {
+                return Err(SpaceRefusal::NotOwner);
+            }
+            return if pool.is_spare(&block) { Ok(block) } else { Err(SpaceRefusal::NothingFree) };
+        }
+        let usable = pool.usable();
+        // Half is kept; in need the last address may go.
+        let most = if request.urgent { usable.div_ceil(2) } else { usable / 2 };
+        let block = pool.spare(chunk_length(&request.range), most);
+        let least = if request.urgent { 1 } else { chunk_size(&request.range) / CRUMB };
+        block.filter(|block| block.size() >= least).ok_or(SpaceRefusal::NothingFree)
+    }
+}

@@ -1,0 +1,343 @@
+//! A host's part in the mesh's addresses: its copy of the ring and what it does with what it owns.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use mesh_router::{PeerId, store::RunError};
+
+use crate::{
+    block::{Block, number},
+    held::{Held, Holder},
+    pool::{Pool, is_reserved},
+    ring::{ENTRIES_MAX, RANGES_MAX, Ring, RingKey, RingRegister, RingValue, Version, check_range},
+    space::Space,
+    view::{Mutation, Owner, View},
+};
+
+/// The addresses of one host of a mesh.
+///
+/// Ring writes (grants, retirements) are in [`Ipam::store`]'s changes for the disk; answers that
+/// depend on them are held back until [`mesh_router::Store::mark_durable`] covers them. Addresses
+/// that are held are the caller's to keep on disk.
+#[derive(Debug)]
+pub struct Ipam {
+    pub(crate) ring: Ring,
+    /// Always what the ring says now.
+    pub(crate) view: View,
+    pub(crate) held: Held,
+    /// One for each range.
+    pub(crate) pools: BTreeMap<Block, Pool>,
+    pub(crate) space: Space,
+    /// Everything was given away: nothing is asked for any more and nothing is given.
+    pub(crate) leaving: bool,
+    pub(crate) mutation: Mutation,
+}
+
+/// Why a mesh was not founded. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FoundError {
+    /// The ring has entries: this host is in a mesh.
+    #[error("this host has a ring already: it is in a mesh")]
+    Founded,
+    /// Nothing to found.
+    #[error("a mesh needs at least one range and may have {RANGES_MAX}, not {0}")]
+    Count(usize),
+    /// Not a range.
+    #[error("{0}")]
+    Range(String),
+    /// Two ranges share addresses.
+    #[error("the ranges {0} and {1} overlap")]
+    Overlap(Block, Block),
+}
+
+/// Why this host's blocks were not given away. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GiveError {
+    /// Addresses are held here, which others would then hand out.
+    #[error("{count} addresses are still held here, {address} by {holder}: release them first")]
+    Held {
+        /// How many.
+        count: usize,
+        /// One of them.
+        address: IpAddr,
+        /// Its holder.
+        holder: Holder,
+    },
+    /// The heir is this host.
+    #[error("a host cannot leave its addresses to itself")]
+    Oneself,
+    /// The ring is at its bound.
+    #[error("the ring has {ENTRIES_MAX} entries, as many as it may")]
+    Full,
+}
+
+/// An address that is held here although the ring says that somebody else owns it. It is shown to
+/// people; nothing is taken from anybody for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// Which.
+    pub address: IpAddr,
+    /// Who holds it on this host.
+    pub holder: Holder,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+impl Ipam {
+    /// A host that knows nothing yet.
+    pub fn new(me: PeerId) -> Self {
+        Self {
+            ring: Ring::new(me),
+            view: View::default(),
+            held: Held::default(),
+            pools: BTreeMap::new(),
+            space: Space::default(),
+            leaving: false,
+            mutation: Mutation::default(),
+        }
+    }
+
+    /// Who this host is.
+    pub fn me(&self) -> PeerId {
+        self.ring.me()
+    }
+
+    /// The replicated ring.
+    pub fn store(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// The replicated ring, to restore rows, mark writes durable and drain changes. After restoring,
+    /// call [`Ipam::refresh`]; take deltas with [`Ipam::absorb`], never here.
+    pub fn store_mut(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    /// Takes a delta of the ring. Returns whether every run in it was taken.
+    ///
+    /// # Errors
+    /// As [`mesh_router::Store::apply`]; nothing is taken then.
+    pub fn absorb(&mut self, bytes: &[u8]) -> Result<bool, RunError> {
+        let before = self.ring.vector().clone();
+        let all = self.ring.apply(bytes)?;
+        if *self.ring.vector() != before {
+            self.refresh();
+        }
+        Ok(all)
+    }
+
+    /// Derives everything anew from the ring: after rows were restored.
+    pub fn refresh(&mut self) {
+        self.view = View::of(&self.ring, self.mutation);
+        if !self.view.redundant.is_empty() {
+            for redundant in std::mem::take(&mut self.view.redundant) {
+                self.retire(redundant.block, redundant.within);
+            }
+            self.view = View::of(&self.ring, self.mutation);
+        }
+        for range in self.view.ranges.clone() {
+            let owned = self.view.mine.get(&range).cloned().unwrap_or_default();
+            let pool = self.pools.entry(range).or_insert_with(|| Pool::new(range));
+            let family = range.family();
+            pool.set_owned(owned, |first, last| {
+                let held = self.held.between(family.address(first), family.address(last));
+                held.map(|address| number(address).1)
+            });
+        }
+        self.settle();
+        self.check_invariants();
+    }
+
+    /// Founds a mesh: these are its ranges, and this host owns all of them.
+    ///
+    /// # Errors
+    /// [`FoundError`]; nothing was written.
+    pub fn found(&mut self, ranges: &[Block]) -> Result<(), FoundError> {
+        if !self.ring.is_empty() {
+            return Err(FoundError::Founded);
+        }
+        if ranges.is_empty() || ranges.len() > RANGES_MAX {
+            return Err(FoundError::Count(ranges.len()));
+        }
+        for (index, range) in ranges.iter().enumerate() {
+            check_range(range).map_err(FoundError::Range)?;
+            if let Some(other) = ranges[..index].iter().find(|other| other.overlaps(range)) {
+                return Err(FoundError::Overlap(*other, *range));
+            }
+        }
+        let owner = self.me();
+        for range in ranges {
+            self.ring.write(RingKey::Range(*range), RingValue::Range);
+            self.ring.write(RingKey::Block(*range), RingValue::Owned { owner, epoch: 0 });
+        }
+        self.refresh();
+        Ok(())
+    }
+
+    /// The mesh's ranges, rising.
+    pub fn ranges(&self) -> &[Block] {
+        &self.view.ranges
+    }
+
+    /// The range that an address lies in.
+    pub fn range_of(&self, address: IpAddr) -> Option<Block> {
+        self.view.range_of(address)
+    }
+
+    /// Who owns an address.
+    pub fn owner(&self, address: IpAddr) -> Owner {
+        self.view.owner(address)
+    }
+
+    /// Every block whose route differs from that of what is around it, and to whom it goes: the
+    /// owner, or the peer who knows. This host's own blocks are among them.
+    pub fn routes(&self) -> &[(Block, PeerId)] {
+        &self.view.routes
+    }
+
+    /// The largest aligned blocks that this host owns wholly, rising.
+    pub fn owned_blocks(&self) -> Vec<Block> {
+        let pools = self.pools.iter();
+        pools.flat_map(|(range, pool)| pool.owned().blocks(range.family())).collect()
+    }
+
+    /// How many addresses of a range a peer owns.
+    pub fn owned_in(&self, range: &Block, peer: PeerId) -> u128 {
+        self.view.owned(range, peer)
+    }
+
+    /// How many IPv4 addresses a peer owns.
+    pub fn owned_by(&self, peer: PeerId) -> u64 {
+        let v4 = self.view.ranges.iter().filter(|range| range.first().is_ipv4());
+        let sum: u128 = v4.map(|range| self.view.owned(range, peer)).sum();
+        u64::try_from(sum).unwrap_or(u64::MAX)
+    }
+
+    /// How many entries of the ring say something. [`mesh_router::Store::len`] of the ring counts
+    /// ranges and retired entries too.
+    pub fn entries(&self) -> usize {
+        self.view.live
+    }
+
+    /// Leaves everything that this host owns to another, because it goes. From then on nothing is
+    /// asked for and nothing given. Returns the blocks.
+    ///
+    /// # Errors
+    /// [`GiveError`]; nothing was written.
+    pub fn give_all(&mut self, heir: PeerId) -> Result<Vec<Block>, GiveError> {
+        if heir == self.me() {
+            return Err(GiveError::Oneself);
+        }
+        if let Some((address, holder)) = self.held.iter().next() {
+            let (count, holder) = (self.held.len(), holder.clone());
+            return Err(GiveError::Held { count, address, holder });
+        }
+        let blocks = self.owned_blocks();
+        if self.ring.len() + blocks.len() > 2 * ENTRIES_MAX {
+            return Err(GiveError::Full);
+        }
+        self.leaving = true;
+        self.space.stop_asking();
+        for block in &blocks {
+            self.write_grant(*block, heir);
+        }
+        self.refresh();
+        Ok(blocks)
+    }
+
+    /// Whether [`Ipam::give_all`] was called.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Stays after all: what was given away is gone, but new space may be asked for.
+    pub fn stay(&mut self) {
+        self.leaving = false;
+        self.settle();
+    }
+
+    /// Addresses that are held here and owned by somebody else.
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        let me = Owner::Peer(self.me());
+        self.held
+            .iter()
+            .map(|(address, holder)| (address, holder, self.owner(address)))
+            .filter(|(_, _, owner)| *owner != me)
+            .map(|(address, holder, owner)| Conflict { address, holder: holder.clone(), owner })
+            .collect()
+    }
+
+    /// Writes that a block belongs to a peer and retires the entries inside. The block must be
+    /// solid: wholly this host's own, with no address held.
+    pub(crate) fn write_grant(&mut self, block: Block, owner: PeerId) {
+        let inside = self.inside(&block);
+        // A greater epoch anywhere about this block would beat the grant, so it is taken over.
+        let epoch =
+            self.epoch_around(&block).max(inside.iter().map(|old| old.1).max().unwrap_or(0));
+        self.ring.write(RingKey::Block(block), RingValue::Owned { owner, epoch });
+        for (inner, _) in inside {
+            self.retire(inner, block);
+        }
+    }
+
+    /// The live entries inside a block, itself excepted, with their epochs.
+    fn inside(&self, block: &Block) -> Vec<(Block, u64)> {
+        let Some((half, _)) = block.halves() else { return Vec::new() };
+        let keys = RingKey::Block(half)..=RingKey::Block(Block::single(block.last()));
+        let entries = self.ring.range(keys);
+        entries
+            .filter_map(|(key, entry)| match (key, entry.value) {
+                (RingKey::Block(block), RingValue::Owned { epoch, .. }) => Some((*block, epoch)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn epoch_around(&self, block: &Block) -> u64 {
+        let around = (0..=block.length()).filter_map(|length| {
+            let block = Block::at(block.family(), block.first_number(), length);
+            self.ring.get(&RingKey::Block(block))
+        });
+        around.map(|entry| Version::of(entry).epoch).max().unwrap_or(0)
+    }
+
+    fn retire(&mut self, block: Block, within: Block) {
+        let around = self.ring.get(&RingKey::Block(within));
+        let at_least = Version::of(around.expect("the block around is in the ring"));
+        let epoch = self.epoch_around(&block);
+        let value = RingValue::Retired { within, at_least, epoch };
+        debug_assert!(
+            <RingRegister as mesh_router::Register>::validate(
+                self.me(),
+                &RingKey::Block(block),
+                &value
+            )
+            .is_ok()
+        );
+        self.ring.write(RingKey::Block(block), value);
+    }
+
+    /// Asserts the invariants; a no-op in release builds.
+    ///
+    /// # Panics
+    /// When one does not hold, which is our own bug.
+    pub fn check_invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let me = Owner::Peer(self.me());
+        for pool in self.pools.values() {
+            pool.check_invariants();
+        }
+        for (address, _) in self.held.iter() {
+            let Some(range) = self.range_of(address) else { continue };
+            let pool = &self.pools[&range];
+            let mine = pool.owned().contains(number(address).1);
+            assert_eq!(mine, self.owner(address) == me, "{address}: pool and ring differ");
+            assert!(!mine || !pool.is_spare(&Block::single(address)), "{address} is held and free");
+        }
+    }
+
+    pub(crate) fn is_reserved(&self, range: &Block, address: IpAddr) -> bool {
+        is_reserved(range, address)
+    }
+}

@@ -1,0 +1,138 @@
+//! The ring's entries: what is replicated, and what of it can be.
+//!
+//! An entry's version is `(epoch, counter, writer)`: the value's epoch and the write's dot. A block
+//! is passed on by its owner alone, who had seen all that was written about it before; so of two
+//! entries about one address the later in the token's history always has the greater version.
+
+use mesh_router::{
+    PeerId, Register,
+    store::{COUNTER_MAX, Entry},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::block::{Block, Family};
+
+/// Entries beyond which this host grants nothing more. Chosen: 100,000 hosts with a block each, and
+/// about 10 MB.
+pub const ENTRIES_MAX: usize = 1 << 17;
+/// Ranges that a mesh may have; each costs a pool and a request of its own.
+pub const RANGES_MAX: usize = 16;
+/// The greatest epoch: one per removal of a host, and no peer can use them up with one write.
+pub const EPOCH_MAX: u64 = 1 << 32;
+
+/// The replicated ring.
+pub type Ring = mesh_router::Store<RingRegister>;
+
+/// What the ring's entries are filed under.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum RingKey {
+    /// A range of the mesh: addresses outside every range are none of ours.
+    Range(Block),
+    /// Who owns a block.
+    Block(Block),
+}
+
+/// What the ring says about a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum RingValue {
+    /// The block is a range of the mesh.
+    Range,
+    /// The block belongs to a peer, but for what smaller blocks inside say.
+    Owned {
+        /// To whom.
+        owner: PeerId,
+        /// Fence: raised when a dead host's blocks are taken from it.
+        epoch: u64,
+    },
+    /// The block says nothing any more: the blocks around it do.
+    Retired {
+        /// A block around it that must be known ...
+        within: Block,
+        /// ... in this version or a greater one; until then nothing is known here.
+        at_least: Version,
+        /// Fence, as in `Owned`.
+        epoch: u64,
+    },
+}
+
+/// The order of two entries of one key. Two different entries never have the same version.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Version {
+    /// The fence beats all else.
+    pub epoch: u64,
+    /// The writer's Lamport clock.
+    pub counter: u64,
+    /// Who wrote it.
+    pub writer: PeerId,
+}
+
+impl Version {
+    /// The version of an entry.
+    pub fn of(entry: &Entry<RingValue>) -> Self {
+        Self {
+            epoch: RingRegister::epoch(&entry.value),
+            counter: entry.dot.counter,
+            writer: entry.dot.actor,
+        }
+    }
+}
+
+/// The ring as a kind of replicated data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingRegister;
+
+impl Register for RingRegister {
+    type Key = RingKey;
+    type Value = RingValue;
+
+    const SINGLE_WRITER: bool = false;
+
+    fn validate(_: PeerId, key: &RingKey, value: &RingValue) -> Result<(), String> {
+        match (key, value) {
+            (RingKey::Range(block), RingValue::Range) => check_range(block),
+            (RingKey::Block(_), RingValue::Owned { epoch, .. }) => check_epoch(*epoch),
+            (RingKey::Block(block), RingValue::Retired { within, at_least, epoch }) => {
+                check_epoch(*epoch)?;
+                check_epoch(at_least.epoch)?;
+                if within == block || !within.covers(block) {
+                    return Err(format!("{block} cannot be retired within {within}"));
+                }
+                if at_least.counter == 0 || at_least.counter > COUNTER_MAX {
+                    return Err(format!("{block} is retired for a version that cannot be"));
+                }
+                Ok(())
+            }
+            _ => Err(format!("{key:?} cannot hold {value:?}")),
+        }
+    }
+
+    fn epoch(value: &RingValue) -> u64 {
+        match value {
+            RingValue::Range => 0,
+            RingValue::Owned { epoch, .. } | RingValue::Retired { epoch, .. } => *epoch,
+        }
+    }
+}
+
+fn check_epoch(epoch: u64) -> Result<(), String> {
+    if epoch <= EPOCH_MAX {
+        return Ok(());
+    }
+    Err(format!("epoch {epoch} is beyond {EPOCH_MAX}"))
+}
+
+/// Whether a block can be a range of a mesh: not so short that it holds half the internet, not so
+/// long that nothing is left in it beside the reserved addresses.
+///
+/// # Errors
+/// A sentence that says what is possible.
+pub fn check_range(range: &Block) -> Result<(), String> {
+    let (shortest, longest) = match range.family() {
+        Family::V4 => (8, 29),
+        Family::V6 => (16, 120),
+    };
+    if (shortest..=longest).contains(&range.length()) {
+        return Ok(());
+    }
+    Err(format!("{range} cannot be a range: its length must be from /{shortest} to /{longest}"))
+}

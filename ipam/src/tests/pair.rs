@@ -1,0 +1,1 @@
+//! Space between two and three hosts.

@@ -1,0 +1,534 @@
+//! Init, join and leave: how a host becomes a member of a mesh and stops being one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use mesh_ipam::{Block, Wanted};
+use mesh_router::{
+    MeshId, PeerId, Router, Time,
+    link::LinkUp,
+    member::{ENDPOINTS_MAX, Info},
+};
+
+use super::{
+    Node,
+    attaching::gateway_holder,
+    event::{Credentials, DialError, Output, RequestId, Underlay},
+    request::{Code, Refusal, Reply},
+};
+use crate::api::types;
+
+/// An asker with this much patience is not an asker but a configuration: it is never given up.
+const PATIENCE_FOR_EVER: Duration = Duration::from_secs(1 << 31);
+/// Ranges that can be founded: from a /8 to a /29 in IPv4, from a /16 to a /112 in IPv6.
+const IPV4_LENGTHS: std::ops::RangeInclusive<u8> = 8..=29;
+const IPV6_LENGTHS: std::ops::RangeInclusive<u8> = 16..=112;
+
+/// A join that is under way.
+#[derive(Debug)]
+pub(super) struct Joining {
+    id: RequestId,
+    /// `None`: go on for ever.
+    until: Option<Time>,
+    /// What became of each target so far.
+    targets: BTreeMap<SocketAddr, Option<DialError>>,
+}
+
+impl Joining {
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        self.until
+    }
+
+    /// Why there is no link yet, target by target.
+    pub(super) fn why(&self) -> String {
+        let each = self.targets.iter().map(|(target, error)| match error {
+            Some(error) => format!("{target}: {error}"),
+            None => format!("{target}: not answered yet"),
+        });
+        each.collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// A leave that is under way.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    id: RequestId,
+    until: Time,
+    stage: LeavingStage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LeavingStage {
+    /// Containers' links are being removed.
+    Emptying,
+    /// All blocks were granted to the heir, who has yet to say that it has them on disk.
+    Handing { heir: PeerId, counter: u64, ask_at: Time },
+}
+
+impl Leaving {
+    pub(super) fn poll_timeout(&self) -> Time {
+        match self.stage {
+            LeavingStage::Handing { ask_at, .. } => self.until.min(ask_at),
+            _ => self.until,
+        }
+    }
+}
+
+impl Node {
+    /// After a restart: a member goes on being one.
+    pub(super) fn resume(&mut self, now: Time) {
+        self.ipam.refresh();
+        let Some(credentials) = self.mesh.clone() else { return };
+        self.outputs.push_back(Output::Membership(Some(credentials)));
+        if self.router.members().own_counter() > 0 || self.ipam.store().own_counter() > 0 {
+            self.router.settle(now);
+        } else {
+            self.recall(true);
+        }
+        self.outputs.extend(self.zone.snapshot().map(Output::Zone));
+        self.replan();
+    }
+
+    fn recall(&mut self, on: bool) {
+        self.recalling = on;
+        self.router.members_mut().recall(on);
+        self.ipam.store_mut().recall(on);
+        self.zone.store_mut().recall(on);
+    }
+
+    pub(super) fn init(
+        &mut self,
+        credentials: Credentials,
+        ranges: &[IpNetwork],
+    ) -> Result<Reply, Refusal> {
+        self.check_outside()?;
+        let ranges = complete_ranges(ranges, credentials.mesh)?;
+        for range in &ranges {
+            self.check_host_routes(range)?;
+        }
+        let blocks: Vec<Block> = ranges.iter().map(|range| Block::from(*range)).collect();
+        self.ipam.found(&blocks).map_err(|error| {
+            Refusal::new(Code::Invalid, error.to_string(), "give other ranges with --range")
+        })?;
+        self.router.settle(self.now);
+        self.enter(credentials.clone());
+        self.notice(false, format!("founded mesh {}", credentials.mesh));
+        Ok(Reply::Joined(types::Joined { mesh_id: credentials.mesh, ranges }))
+    }
+
+    pub(super) fn join(
+        &mut self,
+        id: RequestId,
+        credentials: Credentials,
+        targets: &[SocketAddr],
+        patience: Duration,
+    ) {
+        let invalid = targets.is_empty().then(|| {
+            Refusal::new(Code::Invalid, "no target to join through", "name a host of the mesh")
+        });
+        if let Some(refusal) = self.check_outside().err().or(invalid) {
+            return self.reply(id, Err(refusal));
+        }
+        self.enter(credentials);
+        self.recall(true);
+        for target in targets {
+            self.router.add_target(*target);
+            self.write_target(*target, true);
+        }
+        let until = (patience < PATIENCE_FOR_EVER).then(|| self.now + patience);
+        let targets = targets.iter().map(|target| (*target, None)).collect();
+        self.joining = Some(Joining { id, until, targets });
+    }
+
+    fn enter(&mut self, credentials: Credentials) {
+        self.write_credentials(&credentials);
+        self.mesh = Some(credentials.clone());
+        self.outputs.push_back(Output::Membership(Some(credentials)));
+    }
+
+    fn check_outside(&self) -> Result<(), Refusal> {
+        let Some(mesh) = &self.mesh else { return Ok(()) };
+        Err(Refusal::new(
+            Code::Conflict,
+            format!("this host is in mesh {} already", mesh.mesh),
+            "run `meshctl leave` first",
+        ))
+    }
+
+    /// A range must not cover what the host reaches elsewhere: its traffic would be stolen.
+    fn check_host_routes(&self, range: &IpNetwork) -> Result<(), Refusal> {
+        let routes = self.underlay.as_ref().map_or(&[][..], |underlay| &underlay.routes);
+        match routes.iter().find(|route| overlap(range, route)) {
+            None => Ok(()),
+            Some(route) => Err(Refusal::new(
+                Code::Conflict,
+                format!("range {range} overlaps this host's route {route}"),
+                "choose another range with --range, one that no host of the mesh has a route into",
+            )),
+        }
+    }
+
+    /// The first route of this host that the mesh's ranges overlap.
+    pub(super) fn overlapped_route(&self) -> Option<(IpNetwork, IpNetwork)> {
+        let routes = &self.underlay.as_ref()?.routes;
+        let ranges = self.ipam.ranges();
+        ranges.iter().map(Block::network).find_map(|range| {
+            routes.iter().find(|route| overlap(&range, route)).map(|route| (range, *route))
+        })
+    }
+
+    pub(super) fn token(&self) -> Result<Reply, Refusal> {
+        self.mesh.clone().map(Reply::Token).ok_or_else(super::not_in_a_mesh)
+    }
+
+    pub(super) fn connect(&mut self, target: SocketAddr) -> Result<Reply, Refusal> {
+        if self.mesh.is_none() {
+            return Err(super::not_in_a_mesh());
+        }
+        self.router.add_target(target);
+        self.write_target(target, true);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn forget(&mut self, target: SocketAddr) -> Result<Reply, Refusal> {
+        if !self.router.remove_target(target) {
+            return Err(Refusal::new(
+                Code::NotFound,
+                format!("{target} is not a target"),
+                "`meshctl status targets` lists them",
+            ));
+        }
+        self.write_target(target, false);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn joined_link(&mut self, up: &LinkUp) {
+        if let (Some(joining), Some(target)) = (&mut self.joining, up.dialled) {
+            joining.targets.insert(target, None);
+        }
+    }
+
+    pub(super) fn dial_failed(&mut self, target: SocketAddr, error: DialError) {
+        if let Some(slot) = self.joining.as_mut().and_then(|join| join.targets.get_mut(&target)) {
+            *slot = Some(error.clone());
+        }
+        self.router.dial_failed(target, error, self.now);
+    }
+
+    pub(super) fn underlay_changed(&mut self, mut underlay: Underlay) {
+        underlay.endpoints.truncate(ENDPOINTS_MAX);
+        self.underlay = Some(underlay);
+        self.describe_due = true;
+        self.replan();
+    }
+
+    /// Goes on with joining, describing oneself and leaving.
+    pub(super) fn progress_membership(&mut self) {
+        if self.mesh.is_none() {
+            return;
+        }
+        if self.router.is_settled() && self.recalling {
+            self.recall(false);
+            self.forget_lost_names();
+        }
+        if self.router.is_settled() && self.leaving.is_none() && self.describe_due {
+            self.describe_due = false;
+            let endpoints = self.underlay.as_ref().map(|u| u.endpoints.clone());
+            self.router.describe(Info {
+                name: self.config.name.clone(),
+                endpoints: endpoints.unwrap_or_default(),
+                incarnation: self.config.incarnation,
+                left: false,
+            });
+        }
+        self.progress_joining();
+        self.progress_leaving();
+    }
+
+    /// Names of ours that others remember and that no container has any more: the disk was lost.
+    fn forget_lost_names(&mut self) {
+        let me = self.config.me;
+        let own = self.zone.records().filter(|(key, _)| key.origin == me);
+        let lost: BTreeSet<String> = own
+            .map(|(key, _)| key.holder.clone())
+            .filter(|holder| holder != mesh_dns::BY_HAND)
+            .collect();
+        for holder in lost {
+            self.zone.remove_holder(&holder);
+        }
+    }
+
+    fn progress_joining(&mut self) {
+        let Some(joining) = &self.joining else { return };
+        let id = joining.id;
+        if let Some((range, route)) = self.overlapped_route() {
+            let refusal = Refusal::new(
+                Code::Conflict,
+                format!("the mesh's range {range} overlaps this host's route {route}"),
+                "remove that route, or found the mesh with another --range",
+            );
+            return self.stop_joining(id, refusal);
+        }
+        if self.is_ready() {
+            self.joining = None;
+            let mesh_id = self.mesh.as_ref().map_or_else(MeshId::default, |mesh| mesh.mesh);
+            let ranges = self.ipam.ranges().iter().map(Block::network).collect();
+            self.notice(false, format!("joined mesh {mesh_id}"));
+            return self.reply(id, Ok(Reply::Joined(types::Joined { mesh_id, ranges })));
+        }
+        let Some(until) = joining.until else { return };
+        let linked = self.router.links().next().is_some();
+        let refused = |error: &Option<DialError>| error.as_ref().is_some_and(DialError::is_refusal);
+        if !linked && joining.targets.values().all(refused) {
+            let text = format!("the mesh refused this host: {}", joining.why());
+            let hint = "check the token with `meshctl token show` on a host of the mesh";
+            self.stop_joining(id, Refusal::new(Code::Conflict, text, hint));
+        } else if until <= self.now && !linked {
+            let text = format!("no host of the mesh answered: {}", joining.why());
+            let hint = "check the address, and that UDP port 7780 is open between the hosts";
+            self.stop_joining(id, Refusal::new(Code::Timeout, text, hint));
+        } else if until <= self.now {
+            let why = self.unready_because().unwrap_or_default();
+            self.joining = None;
+            let hint = "it goes on in the background; `meshctl status` tells when it is ready";
+            let text = format!("joined, but not ready in time: {why}");
+            self.reply(id, Err(Refusal::new(Code::Timeout, text, hint)));
+        }
+    }
+
+    fn stop_joining(&mut self, id: RequestId, refusal: Refusal) {
+        self.notice(true, refusal.message.clone());
+        self.joining = None;
+        self.reply(id, Err(refusal));
+        self.exit();
+    }
+
+    pub(super) fn leave(&mut self, id: RequestId, until: Time) {
+        if self.mesh.is_none() {
+            return self.reply(id, Err(super::not_in_a_mesh()));
+        }
+        if self.leaving.is_some() {
+            let text = "this host is leaving already";
+            return self.reply(id, Err(Refusal::new(Code::Conflict, text, "wait for it")));
+        }
+        self.leaving = Some(Leaving { id, until, stage: LeavingStage::Emptying });
+        let holders: Vec<_> = self.slots.keys().cloned().collect();
+        for holder in holders {
+            self.remove(&holder, None);
+        }
+        self.dns_remove_all();
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    fn progress_leaving(&mut self) {
+        let Some(leaving) = &self.leaving else { return };
+        match leaving.stage {
+            LeavingStage::Emptying if self.slots.is_empty() => self.hand_over(),
+            LeavingStage::Handing { heir, counter, ask_at } if ask_at <= self.now => {
+                self.ask_heir(heir, counter);
+            }
+            _ => {}
+        }
+        let Some(leaving) = &self.leaving else { return };
+        if leaving.until <= self.now {
+            let id = leaving.id;
+            let text = match leaving.stage {
+                LeavingStage::Handing { heir, .. } => {
+                    format!("{} has not confirmed our blocks in time", self.router.name_of(heir))
+                }
+                _ => "the containers' links were not removed in time".to_owned(),
+            };
+            self.leaving = None;
+            self.ipam.stay();
+            self.describe_due = true;
+            let hint = "nothing is lost: this host is still a member; try again";
+            self.reply(id, Err(Refusal::new(Code::Timeout, text, hint)));
+        }
+    }
+
+    /// Gives all blocks to the reachable peer with the smallest id; without one the mesh ends here.
+    fn hand_over(&mut self) {
+        let heir = self.router.paths().keys().next().copied();
+        let others = mesh_router::member::present(self.router.members()).count() > 1;
+        match heir {
+            Some(heir) => {
+                if let Err(error) = self.ipam.give_all(heir) {
+                    self.notice(true, format!("cannot hand over: {error}"));
+                    return;
+                }
+                let info = mesh_router::member::info(self.router.members(), self.config.me);
+                if let Some(info) = info.cloned() {
+                    self.router.describe(Info { left: true, ..info });
+                }
+                let counter = self.ipam.store().own_counter();
+                self.ask_heir(heir, counter);
+            }
+            // Waits: others own or know something of ours and cannot be reached now.
+            None if others => {}
+            None => self.clear(),
+        }
+    }
+
+    fn ask_heir(&mut self, heir: PeerId, counter: u64) {
+        if let Some(leaving) = &mut self.leaving {
+            let ask_at = self.now + Duration::from_millis(300);
+            leaving.stage = LeavingStage::Handing { heir, counter, ask_at };
+        }
+        if self.ipam.store().durable_counter() >= counter {
+            self.send_to_peer(heir, &super::peers::PeerMessage::HandOver { counter });
+        }
+    }
+
+    /// The heir has our grants on disk.
+    pub(super) fn taken_over(&mut self, from: PeerId, taken: u64) {
+        let Some(leaving) = &self.leaving else { return };
+        if let LeavingStage::Handing { heir, counter, .. } = leaving.stage
+            && heir == from
+            && taken >= counter
+        {
+            self.clear();
+        }
+    }
+
+    fn clear(&mut self) {
+        let Some(Leaving { id, .. }) = self.leaving.take() else { return };
+        self.notice(false, "left the mesh".to_owned());
+        self.exit();
+        self.reply(id, Ok(Reply::Done));
+    }
+
+    /// Stops being a member: nothing of the mesh stays, neither here nor in the kernel.
+    fn exit(&mut self) {
+        self.delete_everything();
+        let links: Vec<_> = self.router.links().map(|up| up.link).collect();
+        for link in links {
+            let reason = "this host has left the mesh".to_owned();
+            self.outputs.push_back(Output::Close { link, reason });
+        }
+        self.journal.forget_marks();
+        self.mesh = None;
+        self.recalling = false;
+        self.describe_due = true;
+        self.router = Router::new(self.config.me, self.config.seed ^ self.now.as_micros());
+        self.ipam = mesh_ipam::Ipam::new(self.config.me);
+        self.zone = mesh_dns::Zone::new(self.config.me);
+        self.slots.clear();
+        self.waiting.clear();
+        self.storing.clear();
+        self.away.clear();
+        self.programmed = false;
+        self.program_at = None;
+        self.outputs.push_back(Output::Zone(mesh_dns::ZoneChange::Clear));
+        self.outputs.push_back(Output::Program(None));
+        self.outputs.push_back(Output::Membership(None));
+    }
+
+    /// Why attaches cannot be served now; `None` when they can.
+    pub(super) fn unready_because(&self) -> Option<String> {
+        if self.mesh.is_none() {
+            return Some("it is in no mesh: run `meshctl init` or `meshctl join`".to_owned());
+        }
+        if let Some(reason) = self.journal.failure() {
+            return Some(format!("the state cannot be written: {reason}"));
+        }
+        if self.is_leaving() {
+            return Some("it is leaving the mesh".to_owned());
+        }
+        if !self.router.is_settled() {
+            let why = self.joining.as_ref().map_or_else(
+                || "waiting for a peer that tells what was lost here".to_owned(),
+                |joining| format!("waiting for a host of the mesh: {}", joining.why()),
+            );
+            return Some(why);
+        }
+        let gateway = self.slots.get(&gateway_holder());
+        if gateway.is_none_or(|slot| slot.record.addresses.is_empty()) {
+            return Some(format!("waiting for addresses: {}", self.waiting_words()));
+        }
+        if self.gateway_waits() {
+            return Some("the state is being written".to_owned());
+        }
+        (!self.programmed).then(|| "the kernel is being set up".to_owned())
+    }
+
+    /// Whom this host asked for space, in words; empty when it waits for nobody.
+    pub(super) fn waiting_words(&self) -> String {
+        let each = self.ipam.waiting_for().into_iter().map(|waiting| {
+            let what = match waiting.wanted {
+                Wanted::Any(range) => format!("space in {range}"),
+                Wanted::Exact(address) => address.to_string(),
+            };
+            let asked = waiting.asked.map_or_else(
+                || "nobody can be asked at the moment".to_owned(),
+                |peer| format!("asked {}", self.router.name_of(peer)),
+            );
+            let refused = waiting.refused.map_or_else(String::new, |(peer, reason)| {
+                format!(", {} said: {reason}", self.router.name_of(peer))
+            });
+            format!("{what}: {asked}{refused}")
+        });
+        each.collect::<Vec<_>>().join("; ")
+    }
+
+    fn gateway_waits(&self) -> bool {
+        self.slots
+            .get(&gateway_holder())
+            .is_some_and(|slot| matches!(slot.stage, super::attachment::Stage::Making { .. }))
+    }
+}
+
+/// The given ranges with the default for each family that is not among them.
+fn complete_ranges(given: &[IpNetwork], mesh: MeshId) -> Result<Vec<IpNetwork>, Refusal> {
+    let invalid = |text: String, hint: &str| Err(Refusal::new(Code::Invalid, text, hint));
+    let mut ranges = Vec::new();
+    for range in given {
+        if range.ip() != range.network() {
+            let hint = format!("did you mean {}/{}?", range.network(), range.prefix());
+            return invalid(format!("{range} has host bits"), &hint);
+        }
+        let lengths = if range.is_ipv4() { IPV4_LENGTHS } else { IPV6_LENGTHS };
+        if !lengths.contains(&range.prefix()) {
+            let (least, most) = (lengths.start(), lengths.end());
+            let hint = format!("use a prefix from /{least} to /{most}");
+            return invalid(format!("{range} is too large or too small"), &hint);
+        }
+        if ranges.iter().any(|other: &IpNetwork| other.is_ipv4() == range.is_ipv4()) {
+            return invalid(format!("{range} is a second range of its family"), "give one each");
+        }
+        let ip = range.ip();
+        if ip.is_multicast() || ip.is_loopback() || ip.is_unspecified() {
+            return invalid(format!("{range} cannot be used for hosts"), "use a private range");
+        }
+        ranges.push(*range);
+    }
+    for default in default_ranges(mesh) {
+        if !ranges.iter().any(|range| range.is_ipv4() == default.is_ipv4()) {
+            ranges.push(default);
+        }
+    }
+    ranges.sort_by_key(IpNetwork::is_ipv6);
+    Ok(ranges)
+}
+
+/// 10.32.0.0/12 (Weave's, so that who comes from there keeps it), and a unique local /48 whose 40
+/// global bits (RFC 4193, 3.2) are the mesh id's first.
+fn default_ranges(mesh: MeshId) -> [IpNetwork; 2] {
+    let b = mesh.as_bytes();
+    let word = |i: usize| u16::from_be_bytes([b[i], b[i + 1]]);
+    let v6 = std::net::Ipv6Addr::new(0xfd00 | u16::from(b[0]), word(1), word(3), 0, 0, 0, 0, 0);
+    [
+        Ipv4Network::new(std::net::Ipv4Addr::new(10, 32, 0, 0), 12).expect("12 <= 32").into(),
+        Ipv6Network::new(v6, 48).expect("48 <= 128").into(),
+    ]
+}
+
+fn overlap(a: &IpNetwork, b: &IpNetwork) -> bool {
+    a.is_ipv4() == b.is_ipv4() && (a.contains(b.network()) || b.contains(a.network()))
+}

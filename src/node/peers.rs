@@ -1,0 +1,164 @@
+//! What follows from who can be reached: hidden names, donors of space, messages between nodes.
+//!
+//! Detection has graded effects and all here are reversible: after [`HIDE_AFTER`] a peer's names are
+//! hidden, and they are back at once when it is. Its addresses are never given away by a timer.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use mesh_ipam::SpaceMessage;
+use mesh_router::{Kind, PeerId, Time, codec, member};
+use serde::{Deserialize, Serialize};
+
+use super::{Node, event::Output};
+use crate::api::types;
+
+/// A peer that was not reached for this long has its names hidden. Chosen: longer than its daemon
+/// takes to start again.
+const HIDE_AFTER: Duration = Duration::from_secs(2);
+/// A peer that was not reached for this long is called unreachable instead of suspect.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(60);
+
+/// A message between nodes, sent through the router.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum PeerMessage {
+    /// About space in the ring.
+    Space(SpaceMessage),
+    /// The sender leaves: does the receiver have its ring entries up to here on disk?
+    HandOver {
+        /// Own counter of the sender.
+        counter: u64,
+    },
+    /// Yes.
+    TakenOver {
+        /// The counter that was asked for.
+        counter: u64,
+    },
+}
+
+/// A peer that cannot be reached.
+#[derive(Debug)]
+pub(super) struct Away {
+    since: Time,
+    hidden: bool,
+}
+
+impl Away {
+    /// When its names are to be hidden.
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        (!self.hidden).then(|| self.since + HIDE_AFTER)
+    }
+}
+
+impl Node {
+    pub(super) fn on_peer_message(&mut self, from: PeerId, payload: &[u8]) {
+        match codec::decode(payload) {
+            Ok(PeerMessage::Space(message)) => self.ipam.handle_message(from, message, self.now),
+            Ok(PeerMessage::HandOver { counter }) => self.confirm_hand_over(from, counter),
+            Ok(PeerMessage::TakenOver { counter }) => self.taken_over(from, counter),
+            Err(error) => {
+                let name = self.router.name_of(from);
+                self.notice(true, format!("{name} sent a message that is none: {error}"));
+            }
+        }
+    }
+
+    /// Answers only when the entries are on this host's disk; the sender asks again until then.
+    fn confirm_hand_over(&mut self, from: PeerId, counter: u64) {
+        let has = self.ipam.store().vector().get(&from) >= counter;
+        if has && self.journal.is_idle() {
+            self.send_to_peer(from, &PeerMessage::TakenOver { counter });
+        }
+    }
+
+    pub(super) fn send_to_peer(&mut self, to: PeerId, message: &PeerMessage) {
+        self.router.send_to(to, codec::encode(message));
+    }
+
+    /// Sends the ring's requests and answers. An answer that grants is only a hint: the grant itself
+    /// is a ring entry and travels, once it is durable, like every other.
+    pub(super) fn ask_for_space(&mut self) {
+        while let Some((to, message)) = self.ipam.poll_message() {
+            self.send_to_peer(to, &PeerMessage::Space(message));
+        }
+    }
+
+    /// Looks who can be reached, when that may have changed.
+    pub(super) fn review_peers(&mut self) {
+        let due = |away: &Away| away.poll_timeout().is_some_and(|at| at <= self.now);
+        let changed = self.router.generation() != self.peers_generation;
+        if self.mesh.is_none() || !(changed || self.away.values().any(due)) {
+            return;
+        }
+        self.peers_generation = self.router.generation();
+        let reachable: BTreeSet<PeerId> = self.router.paths().keys().copied().collect();
+        if changed {
+            self.ipam.set_reachable(reachable.clone());
+            self.replan();
+        }
+        let mut known: BTreeSet<PeerId> = self.zone.store().vector().dots.keys().copied().collect();
+        known.extend(member::present(self.router.members()).map(|(peer, _)| peer));
+        known.remove(&self.config.me);
+        self.away.retain(|peer, _| known.contains(peer));
+        for peer in known {
+            self.review_peer(peer, reachable.contains(&peer));
+        }
+    }
+
+    fn review_peer(&mut self, peer: PeerId, reachable: bool) {
+        if reachable {
+            if self.away.remove(&peer).is_some_and(|away| away.hidden) {
+                self.show(peer, true);
+            }
+            return;
+        }
+        let now = self.now;
+        let away = self.away.entry(peer).or_insert(Away { since: now, hidden: false });
+        if !away.hidden && now.since(away.since) >= HIDE_AFTER {
+            away.hidden = true;
+            self.show(peer, false);
+        }
+    }
+
+    fn show(&mut self, peer: PeerId, visible: bool) {
+        let change = if visible { self.zone.show(peer) } else { self.zone.hide(peer) };
+        self.outputs.extend(change.map(Output::Zone));
+    }
+
+    /// Drops own tombstones that every linked peer has seen.
+    pub(super) fn collect_tombstones(&mut self) {
+        let present = member::present(self.router.members()).count();
+        // Somebody who is away would miss them; the zone's own bound ends that some day.
+        if self.router.links().count() + 1 >= present
+            && let Some(seen) = self.router.seen_by_all(Kind::Zone)
+        {
+            self.zone.collect(seen);
+        }
+    }
+
+    pub(super) fn peers(&self) -> Vec<types::Peer> {
+        let members = self.router.members();
+        let ids = members.iter().filter_map(|(key, _)| match key {
+            member::MemberKey::Info(peer) => Some(*peer),
+            member::MemberKey::Reach(_) => None,
+        });
+        ids.filter_map(|id| {
+            let info = member::info(members, id)?;
+            Some(types::Peer {
+                id,
+                name: info.name.clone(),
+                state: if info.left { "left".to_owned() } else { self.state_of(id).to_owned() },
+                addresses: info.endpoints.clone(),
+                owned: self.ipam.owned_by(id),
+            })
+        })
+        .collect()
+    }
+
+    pub(super) fn state_of(&self, peer: PeerId) -> &'static str {
+        match self.away.get(&peer) {
+            None => "alive",
+            Some(away) if self.now.since(away.since) < UNREACHABLE_AFTER => "suspect",
+            Some(_) => "unreachable",
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What the node keeps on disk, row by row.
+//!
+//! ```text
+//!  table        key                         value
+//!  mesh         "credentials"               mesh id and secret
+//!  targets      socket address              ()
+//!  members/…    the register's key          dot, value
+//!  ring/zone
+//!  vectors      kind, origin                counter, floor
+//!  attachments  holder                      the record
+//! ```
+
+use std::net::SocketAddr;
+
+use mesh_router::{
+    Kind, PeerId, Register, Store,
+    codec::{decode, encode},
+    store::{Change, Entry},
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    Node,
+    attachment::{Record, Slot},
+    event::{Credentials, Row, Table},
+    journal::Journal,
+};
+
+const CREDENTIALS: &[u8] = b"credentials";
+
+impl Node {
+    pub(super) fn restore_row(&mut self, row: Row) -> Result<(), String> {
+        match row.table {
+            Table::Mesh if row.key == CREDENTIALS => self.mesh = Some(value(&row)?),
+            // Written by a later version: not ours to judge.
+            Table::Mesh => {}
+            Table::Targets => self.router.add_target(key::<SocketAddr>(&row)?),
+            Table::Members => restore_entry(self.router.members_mut(), &row)?,
+            Table::Ring => restore_entry(self.ipam.store_mut(), &row)?,
+            Table::Zone => restore_entry(self.zone.store_mut(), &row)?,
+            Table::Vectors => self.restore_vector(&row)?,
+            Table::Attachments => {
+                let record: Record = value(&row)?;
+                self.ipam.restore(&record.holder, &record.addresses);
+                self.slots.insert(record.holder.clone(), Slot::restored(record));
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_vector(&mut self, row: &Row) -> Result<(), String> {
+        let (kind, origin): (Kind, PeerId) = key(row)?;
+        let (counter, floor): (u64, u64) = value(row)?;
+        match kind {
+            Kind::Members => restore_counter(self.router.members_mut(), origin, counter, floor),
+            Kind::Ring => restore_counter(self.ipam.store_mut(), origin, counter, floor),
+            Kind::Zone => restore_counter(self.zone.store_mut(), origin, counter, floor),
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_credentials(&mut self, credentials: &Credentials) {
+        self.journal.put(Table::Mesh, CREDENTIALS.to_vec(), encode(credentials));
+    }
+
+    pub(super) fn write_target(&mut self, target: SocketAddr, there: bool) {
+        if there {
+            self.journal.put(Table::Targets, encode(&target), Vec::new());
+        } else {
+            self.journal.delete(Table::Targets, encode(&target));
+        }
+    }
+
+    pub(super) fn write_record(&mut self, record: &Record) {
+        self.journal.put(Table::Attachments, encode(&record.holder), encode(record));
+    }
+
+    pub(super) fn delete_record(&mut self, record: &Record) {
+        self.journal.delete(Table::Attachments, encode(&record.holder));
+    }
+
+    /// Deletes all that makes this host a member.
+    pub(super) fn delete_everything(&mut self) {
+        self.journal.delete(Table::Mesh, CREDENTIALS.to_vec());
+        let targets: Vec<SocketAddr> = self.router.targets().map(|(address, _)| address).collect();
+        for target in targets {
+            self.write_target(target, false);
+        }
+        delete_store(&mut self.journal, Table::Members, Kind::Members, self.router.members());
+        delete_store(&mut self.journal, Table::Ring, Kind::Ring, self.ipam.store());
+        delete_store(&mut self.journal, Table::Zone, Kind::Zone, self.zone.store());
+        for holder in self.slots.keys() {
+            self.journal.delete(Table::Attachments, encode(holder));
+        }
+    }
+
+    /// Writes what changed in the replicas, and hands it to those who derive from it.
+    pub(super) fn absorb_changes(&mut self) {
+        let members = self.router.members_mut();
+        let changed = members.drain_changes();
+        write_changes(&mut self.journal, Table::Members, Kind::Members, members, &changed);
+        let mut replan = !changed.is_empty();
+
+        let changed = self.ipam.store_mut().drain_changes();
+        let ring = self.ipam.store_mut();
+        write_changes(&mut self.journal, Table::Ring, Kind::Ring, ring, &changed);
+        replan |= !changed.is_empty();
+
+        let changed = self.zone.take_changes();
+        let visible = changed.iter().filter_map(|change| self.zone.zone_change(change));
+        self.outputs.extend(visible.map(super::event::Output::Zone));
+        let zone = self.zone.store_mut();
+        write_changes(&mut self.journal, Table::Zone, Kind::Zone, zone, &changed);
+        if replan {
+            self.replan();
+        }
+    }
+}
+
+fn key<T: DeserializeOwned>(row: &Row) -> Result<T, String> {
+    decode(&row.key).map_err(|error| format!("a key of table {}: {error}", row.table.name()))
+}
+
+fn value<T: DeserializeOwned>(row: &Row) -> Result<T, String> {
+    decode(&row.value).map_err(|error| format!("a value of table {}: {error}", row.table.name()))
+}
+
+fn restore_entry<R: Register>(store: &mut Store<R>, row: &Row) -> Result<(), String> {
+    let entry: Entry<R::Value> = value(row)?;
+    store
+        .restore_entry(key(row)?, entry)
+        .map_err(|error| format!("a row of table {}: {error}", row.table.name()))
+}
+
+fn restore_counter<R: Register>(store: &mut Store<R>, origin: PeerId, counter: u64, floor: u64) {
+    store.restore_counter(origin, counter);
+    if floor > 0 {
+        store.restore_floor(origin, floor);
+    }
+}
+
+fn write_changes<R: Register>(
+    journal: &mut Journal,
+    table: Table,
+    kind: Kind,
+    store: &mut Store<R>,
+    changes: &[Change<R::Key>],
+) {
+    for change in changes {
+        match store.get(&change.key) {
+            Some(entry) => journal.put(table, encode(&change.key), encode(entry)),
+            None => journal.delete(table, encode(&change.key)),
+        }
+    }
+    for (origin, counter, floor) in store.drain_origins() {
+        journal.put(Table::Vectors, encode(&(kind, origin)), encode(&(counter, floor)));
+    }
+}
+
+fn delete_store<R: Register>(journal: &mut Journal, table: Table, kind: Kind, store: &Store<R>) {
+    for (key, _) in store.iter() {
+        journal.delete(table, encode(key));
+    }
+    for origin in store.vector().dots.keys() {
+        journal.delete(Table::Vectors, encode(&(kind, *origin)));
+    }
+}

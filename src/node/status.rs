@@ -1,0 +1,187 @@
+//! Status: one page made of the node's state. What the kernel, the transport and the resolver know
+//! is added by the driver.
+
+use mesh_ipam::{Block, Owner};
+use mesh_router::{PeerId, dialer::Callee, member};
+
+use super::{Node, attaching::gateway_holder};
+use crate::api::types::{Connection, Dns, Ipam, OwnPeer, Path, PeerCounts, Status, Target};
+
+impl Node {
+    pub(super) fn status(&self) -> Status {
+        let reason = self.unready_because().or_else(|| {
+            self.overlapped_route().map(|(range, route)| {
+                format!("the mesh's range {range} overlaps this host's route {route}")
+            })
+        });
+        Status {
+            ready: self.is_ready(),
+            reason,
+            version: self.config.version.clone(),
+            mesh_id: self.mesh.as_ref().map(|mesh| mesh.mesh),
+            peer: OwnPeer {
+                id: self.config.me,
+                name: self.config.name.clone(),
+                addresses: self.underlay.as_ref().map_or_else(Vec::new, |u| u.endpoints.clone()),
+            },
+            peers: self.peer_counts(),
+            connections: self.connections(),
+            paths: self.path_list(),
+            ipam: self.ipam_status(),
+            dns: Dns {
+                domain: self.config.domain.to_string(),
+                listen: Vec::new(),
+                records: self.zone.records().count(),
+                upstream: Vec::new(),
+            },
+            targets: self.target_list(),
+            repairs: Vec::new(),
+        }
+    }
+
+    fn others(&self) -> impl Iterator<Item = (PeerId, &member::Info)> {
+        member::present(self.router.members()).filter(|(peer, _)| *peer != self.config.me)
+    }
+
+    fn peer_counts(&self) -> PeerCounts {
+        let mut counts = PeerCounts::default();
+        if self.mesh.is_none() {
+            return counts;
+        }
+        counts.total = 1;
+        counts.alive = 1;
+        for (peer, _) in self.others() {
+            counts.total += 1;
+            match self.state_of(peer) {
+                "alive" => counts.alive += 1,
+                "suspect" => counts.suspect += 1,
+                _ => counts.unreachable += 1,
+            }
+        }
+        counts
+    }
+
+    fn connections(&self) -> Vec<Connection> {
+        let mut all: Vec<Connection> = self
+            .router
+            .links()
+            .map(|up| Connection {
+                peer: up.peer,
+                name: self.router.name_of(up.peer),
+                address: up.remote,
+                state: "established".to_owned(),
+                rtt_ms: None,
+                reason: None,
+            })
+            .collect();
+        for (peer, info) in self.others().filter(|(peer, _)| self.router.link_to(*peer).is_none()) {
+            let call = self.router.call(Callee::Peer(peer));
+            let error = call.and_then(|call| call.error.as_ref());
+            let dialling = call.and_then(|call| call.dialling);
+            let Some(address) = dialling.or_else(|| info.endpoints.first().copied()) else {
+                continue;
+            };
+            all.push(Connection {
+                peer,
+                name: info.name.clone(),
+                address,
+                state: if error.is_some() { "failed" } else { "connecting" }.to_owned(),
+                rtt_ms: None,
+                reason: error.map(ToString::to_string),
+            });
+        }
+        all
+    }
+
+    fn path_list(&self) -> Vec<Path> {
+        let Some(desired) = self.desired() else { return Vec::new() };
+        let mut paths = Vec::new();
+        for (peer, nexthop) in &desired.nexthops {
+            let relay = (nexthop.via != *peer).then(|| self.router.name_of(nexthop.via));
+            let (state, reason) = match (nexthop.certain, &relay) {
+                (true, None) => ("up", "direct".to_owned()),
+                (true, Some(relay)) => {
+                    let call = self.router.call(Callee::Peer(*peer));
+                    let error = call.and_then(|call| call.error.as_ref());
+                    let why = error.map_or_else(|| "no link".to_owned(), ToString::to_string);
+                    ("up", format!("through {relay}, because the direct way fails: {why}"))
+                }
+                (false, _) => ("down", format!("the peer is {}", self.state_of(*peer))),
+            };
+            paths.push(Path {
+                peer: *peer,
+                name: self.router.name_of(*peer),
+                kind: "vxlan".to_owned(),
+                via: relay,
+                mtu: desired.tunnel.mtu_bytes,
+                state: state.to_owned(),
+                reason,
+            });
+        }
+        paths
+    }
+
+    fn ipam_status(&self) -> Ipam {
+        let waits = self.gateway_addresses().is_empty();
+        let state = match (&self.mesh, self.ipam.ranges().is_empty(), waits) {
+            (None, ..) => "waiting",
+            (_, true, _) => "joining",
+            (_, false, true) => "waiting",
+            _ => "ready",
+        };
+        let gateway = gateway_holder();
+        let held = self.slots.values().filter(|slot| slot.record.holder != gateway);
+        Ipam {
+            state: state.to_owned(),
+            reason: Some(self.waiting_words()).filter(|text| !text.is_empty()),
+            ranges: self.ipam.ranges().iter().map(Block::network).collect(),
+            blocks: self.ipam.owned_blocks().len(),
+            owned: self.ipam.owned_by(self.config.me),
+            allocated: held.map(|slot| slot.record.addresses.len()).sum(),
+            ring_entries: self.ipam.entries(),
+            conflicts: self.conflicts(),
+        }
+    }
+
+    fn conflicts(&self) -> Vec<String> {
+        let words = |conflict: &mesh_ipam::Conflict| {
+            let owner = match conflict.owner {
+                Owner::Peer(peer) => format!("belongs to {}", self.router.name_of(peer)),
+                Owner::Unknown { ask } => format!("is known to {}", self.router.name_of(ask)),
+                Owner::Outside => "is in no range of the mesh".to_owned(),
+            };
+            format!("{} is held here by {} and {owner}", conflict.address, conflict.holder)
+        };
+        self.ipam.conflicts().iter().map(words).collect()
+    }
+
+    fn target_list(&self) -> Vec<Target> {
+        let state = |address, peer: Option<PeerId>| {
+            let linked = peer.is_some_and(|peer| self.router.link_to(peer).is_some());
+            let call = match peer {
+                Some(peer) => self.router.call(Callee::Peer(peer)),
+                None => self.router.call(Callee::Target(address)),
+            };
+            let dialling = call.is_some_and(|call| call.dialling.is_some());
+            let state = match (linked, dialling) {
+                (true, _) => "connected",
+                (false, true) => "dialling",
+                (false, false) => "waiting",
+            };
+            let error = call.and_then(|call| call.error.as_ref());
+            (state.to_owned(), error.map(ToString::to_string))
+        };
+        self.router
+            .targets()
+            .map(|(address, peer)| {
+                let (state, reason) = state(address, peer);
+                Target { address, state, reason }
+            })
+            .collect()
+    }
+
+    /// The peers' links by number, for the driver to add what it measured.
+    pub fn link_peers(&self) -> impl Iterator<Item = (super::event::LinkId, PeerId)> {
+        self.router.links().map(|up| (up.link, up.peer))
+    }
+}
