@@ -244,7 +244,7 @@ impl<R: Register> Store<R> {
     /// Writes a key as `me` and returns the write's dot. It is announced once it is durable.
     pub fn write(&mut self, key: R::Key, value: R::Value) -> Dot {
         let dot = Dot::new(self.me, self.clock + 1);
-        self.insert(key, Entry { dot: dot, value });
+        self.insert(key, Entry { dot, value });
         dot
     }
 
