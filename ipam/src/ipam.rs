@@ -8,7 +8,7 @@ use crate::{
     block::{Block, number},
     held::{Held, Holder},
     pool::{Pool, is_reserved},
-    ring::{ENTRIES_MAX, RANGES_MAX, Ring, RingKey, RingRegister, RingValue, Version, check_range},
+    ring::{ENTRIES_MAX, RANGES_MAX, Ring, RingKey, RingValue, Version, check_range},
     space::Space,
     view::{Mutation, Owner, View},
 };
@@ -268,14 +268,29 @@ impl Ipam {
 
     /// Writes that a block belongs to a peer and retires the entries inside. The block must be
     /// solid: wholly this host's own, with no address held.
+    ///
+    /// The retirements are written first, naming the grant to come. Who has seen the grant then
+    /// writes with a greater counter than all of them; in the other order a receiver that passes a
+    /// part on, having heard the grant only, would lose against the late retirement of that part.
     pub(crate) fn write_grant(&mut self, block: Block, owner: PeerId) {
         let inside = self.inside(&block);
         // A greater epoch anywhere about this block would beat the grant, so it is taken over.
         let epoch =
             self.epoch_around(&block).max(inside.iter().map(|old| old.1).max().unwrap_or(0));
-        self.ring.write(RingKey::Block(block), RingValue::Owned { owner, epoch });
+        let writer = self.me();
+        let clock = self.ring.vector().dots.values().max().copied().unwrap_or(0);
+        let retirements = if self.mutation.retire_late { 0 } else { inside.len() as u64 };
+        let grant = Version { epoch, counter: clock + retirements + 1, writer };
+        if self.mutation.retire_late {
+            self.ring.write(RingKey::Block(block), RingValue::Owned { owner, epoch });
+        }
         for (inner, _) in inside {
-            self.retire(inner, block);
+            let value = RingValue::Retired { within: block, at_least: grant, epoch };
+            self.ring.write(RingKey::Block(inner), value);
+        }
+        if !self.mutation.retire_late {
+            let dot = self.ring.write(RingKey::Block(block), RingValue::Owned { owner, epoch });
+            assert_eq!(dot.counter, grant.counter, "the retirements name another grant");
         }
     }
 
@@ -300,20 +315,12 @@ impl Ipam {
         around.map(|entry| Version::of(entry).epoch).max().unwrap_or(0)
     }
 
+    /// Takes back an own entry that says what the one around it says.
     fn retire(&mut self, block: Block, within: Block) {
         let around = self.ring.get(&RingKey::Block(within));
         let at_least = Version::of(around.expect("the block around is in the ring"));
         let epoch = self.epoch_around(&block);
-        let value = RingValue::Retired { within, at_least, epoch };
-        debug_assert!(
-            <RingRegister as mesh_router::Register>::validate(
-                self.me(),
-                &RingKey::Block(block),
-                &value
-            )
-            .is_ok()
-        );
-        self.ring.write(RingKey::Block(block), value);
+        self.ring.write(RingKey::Block(block), RingValue::Retired { within, at_least, epoch });
     }
 
     /// Asserts the invariants; a no-op in release builds.

@@ -2,20 +2,20 @@
 //!
 //! The owner of an address is the longest match, with three rules that make a partial copy safe:
 //!
-//! 1. Only solid blocks are granted, ones that the giver owns wholly (see `Ipam::grant`).
+//! 1. Only solid blocks are granted, ones that the giver owns wholly: every caller of
+//!    `Ipam::write_grant` sees to it.
 //! 2. A retired entry names a block around it and that block's version. While the copy lacks it, the
 //!    owner there is unknown, and the writer is asked, who knows. Else the entry says nothing.
-//! 3. An entry older than an ownership around it says nothing: whoever granted the outer block
-//!    owned all of it, so it had seen and replaced the entry. Without this rule a late copy of an
-//!    old grant would hide for a while what its reader owns.
+//! 3. What lies inside a grant is retired before the grant is written, so who has seen the grant
+//!    has seen that, and writes with greater versions: `Ipam::write_grant`.
 //!
 //! ```text
-//!   range  |--------------------------------|   unknown, ask the range's writer
-//!   A @1   |--------------------------------|   A
-//!   B @7           |---------------|            B
-//!   C @5               |---|                    B: older than the ownership around it
-//!   retired @9              |---|               unknown if it names a version above B's 7
-//!   segments A A A A B B B B B U U U B A A A
+//!   range        |--------------------------------|   unknown, ask the range's writer
+//!   A @1         |--------------------------------|   A
+//!   B @7                 |---------------|            B
+//!   C @9                     |---|                    C
+//!   retired @10                      |---|            unknown, if it names a version above B's 7
+//!   owner         A A A A B B C C B B U U A A A A
 //! ```
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -96,8 +96,8 @@ pub(crate) struct Mutation {
     pub(crate) grant_fragments: bool,
     /// A retired entry says nothing, whatever is known of the block that it names.
     pub(crate) forget_within: bool,
-    /// An old entry beats a newer one around it.
-    pub(crate) keep_superseded: bool,
+    /// Retire what is inside a grant after the grant.
+    pub(crate) retire_late: bool,
 }
 
 impl View {
@@ -155,8 +155,6 @@ impl View {
 struct Level {
     block: Block,
     owner: Owner,
-    /// The greatest version of the ownerships around, this one's included.
-    newest: Option<Version>,
     /// The block whose entry names the owner.
     source: Option<Block>,
     range: Option<Block>,
@@ -206,7 +204,6 @@ impl Sweep<'_> {
                 Some(level) if level.owner != Owner::Outside => level.owner,
                 _ => Owner::Unknown { ask: entry.dot.actor },
             },
-            newest: around.and_then(|level| level.newest),
             source: around.and_then(|level| level.source),
             range: Some(block),
         })
@@ -214,12 +211,7 @@ impl Sweep<'_> {
 
     /// What an entry changes; nothing if it says nothing.
     fn block(&mut self, block: Block, entry: &Entry<RingValue>) -> Option<Level> {
-        let version = Version::of(entry);
         let around = self.levels.last();
-        let newest = around.and_then(|level| level.newest);
-        if newest.is_some_and(|newest| newest > version) && !self.mutation.keep_superseded {
-            return None;
-        }
         let range = around.and_then(|level| level.range);
         let source = around.and_then(|level| level.source);
         match entry.value {
@@ -233,7 +225,7 @@ impl Sweep<'_> {
                 {
                     self.view.redundant.push(Redundant { block, within });
                 }
-                Some(Level { block, owner, newest: Some(version), source: Some(block), range })
+                Some(Level { block, owner, source: Some(block), range })
             }
             RingValue::Retired { within, at_least, .. } => {
                 let known = self.ring.get(&RingKey::Block(within)).map(Version::of);
@@ -242,7 +234,7 @@ impl Sweep<'_> {
                 }
                 self.view.live += 1;
                 let owner = Owner::Unknown { ask: entry.dot.actor };
-                Some(Level { block, owner, newest, source: None, range })
+                Some(Level { block, owner, source: None, range })
             }
         }
     }

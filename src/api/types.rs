@@ -3,20 +3,25 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
+pub use mesh_ipam::Holder;
 use mesh_router::{MeshId, PeerId};
 use serde::{Deserialize, Serialize};
 
 /// What `init` and `join` answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct Joined {
     /// The mesh.
+    #[cfg_attr(feature = "io", schema(value_type = String))]
     pub mesh_id: MeshId,
     /// Its ranges, as far as they are known yet.
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub ranges: Vec<IpNetwork>,
 }
 
 /// `status`: one page about this host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct Status {
     /// Whether attaches can be served.
     pub ready: bool,
@@ -25,6 +30,7 @@ pub struct Status {
     /// Version of meshd.
     pub version: String,
     /// The mesh, if the host is in one.
+    #[cfg_attr(feature = "io", schema(value_type = Option<String>))]
     pub mesh_id: Option<MeshId>,
     /// This host.
     pub peer: OwnPeer,
@@ -46,17 +52,21 @@ pub struct Status {
 
 /// This host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct OwnPeer {
     /// Its id.
+    #[cfg_attr(feature = "io", schema(value_type = String))]
     pub id: PeerId,
     /// Its name.
     pub name: String,
     /// Its control endpoints.
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub addresses: Vec<SocketAddr>,
 }
 
 /// How many peers are in which state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct PeerCounts {
     /// All.
     pub total: usize,
@@ -70,12 +80,15 @@ pub struct PeerCounts {
 
 /// A link, or the attempt at one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct Connection {
     /// To whom.
+    #[cfg_attr(feature = "io", schema(value_type = String))]
     pub peer: PeerId,
     /// Its name.
     pub name: String,
     /// The other end's underlay address.
+    #[cfg_attr(feature = "io", schema(value_type = String))]
     pub address: SocketAddr,
     /// `established`, `connecting` or `failed`.
     pub state: String,
@@ -87,8 +100,10 @@ pub struct Connection {
 
 /// How containers' packets reach a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct Path {
     /// Which peer.
+    #[cfg_attr(feature = "io", schema(value_type = String))]
     pub peer: PeerId,
     /// Its name.
     pub name: String,
@@ -106,12 +121,14 @@ pub struct Path {
 
 /// Addresses in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct Ipam {
     /// `ready`, `waiting`, `joining` or `exhausted`.
     pub state: String,
     /// Why, when not ready.
     pub reason: Option<String>,
     /// The mesh's ranges.
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub ranges: Vec<IpNetwork>,
     /// Blocks that this host owns.
     pub blocks: usize,
@@ -127,21 +144,26 @@ pub struct Ipam {
 
 /// Names in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct Dns {
     /// The mesh's domain.
     pub domain: String,
     /// Where the resolver listens.
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub listen: Vec<SocketAddr>,
     /// How many records there are.
     pub records: usize,
     /// Where other names are asked for.
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub upstream: Vec<SocketAddr>,
 }
 
 /// A target of dialling.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct Target {
     /// Where.
+    #[cfg_attr(feature = "io", schema(value_type = String))]
     pub address: SocketAddr,
     /// `connected`, `dialling` or `waiting`.
     pub state: String,
@@ -151,6 +173,7 @@ pub struct Target {
 
 /// Something in the kernel that was not as it should be, and is again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct Repair {
     /// Seconds since the epoch.
     pub at_secs: u64,
@@ -160,14 +183,17 @@ pub struct Repair {
 
 /// A peer, as `peer list` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct Peer {
     /// Its id.
+    #[cfg_attr(feature = "io", schema(value_type = String))]
     pub id: PeerId,
     /// Its name.
     pub name: String,
     /// `alive`, `suspect`, `unreachable` or `left`.
     pub state: String,
     /// Its control endpoints.
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub addresses: Vec<SocketAddr>,
     /// Addresses that it owns, IPv4.
     pub owned: u64,
@@ -175,6 +201,7 @@ pub struct Peer {
 
 /// `attach`: addresses, names and a link for a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AttachRequest {
     /// Container id.
@@ -190,6 +217,7 @@ pub struct AttachRequest {
     pub names: Vec<String>,
     /// Exact addresses that are wanted; for a family without one, any.
     #[serde(default)]
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub addresses: Vec<IpAddr>,
     /// Hardware address that is wanted, `aa:bb:cc:dd:ee:ff`.
     #[serde(default)]
@@ -208,6 +236,7 @@ pub struct AttachRequest {
     pub masquerade: bool,
     /// Further destinations that the container reaches through the mesh.
     #[serde(default)]
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub routes: Vec<IpNetwork>,
     /// How long to wait for what the network must give, in milliseconds.
     #[serde(default = "default_patience_ms")]
@@ -248,6 +277,7 @@ impl AttachRequest {
 
 /// What a container has been given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct Attachment {
     /// Container id.
     pub container: String,
@@ -256,10 +286,13 @@ pub struct Attachment {
     /// Path of its network namespace, if it has a link.
     pub netns: Option<String>,
     /// Addresses with the prefix that they are put on with.
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub addresses: Vec<IpNetwork>,
     /// Gateways, one per family.
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub gateways: Vec<IpAddr>,
     /// Routes besides the addresses' own networks, default routes included.
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub routes: Vec<IpNetwork>,
     /// Hardware address of the container's end.
     pub mac: String,
@@ -274,6 +307,7 @@ pub struct Attachment {
     /// Full names.
     pub names: Vec<String>,
     /// Resolvers to put into the container's configuration.
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub nameservers: Vec<IpAddr>,
     /// The mesh's domain.
     pub domain: String,
@@ -281,8 +315,10 @@ pub struct Attachment {
 
 /// One held address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct Allocation {
     /// The address.
+    #[cfg_attr(feature = "io", schema(value_type = String))]
     pub address: IpAddr,
     /// Container id, or for whom it was claimed.
     pub holder: String,
@@ -292,10 +328,12 @@ pub struct Allocation {
 
 /// `ipam claim`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClaimRequest {
     /// Which address; any if it is absent.
     #[serde(default)]
+    #[cfg_attr(feature = "io", schema(value_type = Option<String>))]
     pub address: Option<IpAddr>,
     /// For whom.
     pub holder: String,
@@ -303,12 +341,15 @@ pub struct ClaimRequest {
 
 /// One name with its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct Record {
     /// Full name.
     pub name: String,
     /// Its addresses.
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub addresses: Vec<IpAddr>,
     /// The host that wrote it.
+    #[cfg_attr(feature = "io", schema(value_type = String))]
     pub origin: PeerId,
     /// That host's name.
     pub host: String,
@@ -320,26 +361,31 @@ pub struct Record {
 
 /// `dns add`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DnsRequest {
     /// The name.
     pub name: String,
     /// Its addresses.
     #[serde(default)]
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub addresses: Vec<IpAddr>,
 }
 
 /// `init`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InitRequest {
     /// Ranges, one per family; defaults where a list is empty.
     #[serde(default)]
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub ranges: Vec<IpNetwork>,
 }
 
 /// `join`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct JoinRequest {
     /// Members of the mesh, `host[:port]` or an address.
@@ -348,8 +394,58 @@ pub struct JoinRequest {
     pub token: String,
 }
 
+/// `detach`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DetachRequest {
+    /// Container id.
+    pub container: String,
+    /// Its interface; all that it has if absent.
+    #[serde(default)]
+    pub interface: Option<String>,
+}
+
+/// `check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CheckRequest {
+    /// Container id.
+    pub container: String,
+    /// Its interface; `eth0` by default.
+    #[serde(default = "default_interface")]
+    pub interface: String,
+}
+
+/// `ipam release`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseRequest {
+    /// For whom the address was claimed.
+    pub holder: String,
+}
+
+/// What `token` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
+pub struct TokenBody {
+    /// The join token; whoever knows it can join.
+    pub token: String,
+}
+
+/// What an order answers that has nothing to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
+pub struct Done {
+    /// Always true; a refusal has another shape.
+    pub done: bool,
+}
+
 /// `connect` and `forget`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TargetRequest {
     /// `host[:port]` or an address.
@@ -358,6 +454,7 @@ pub struct TargetRequest {
 
 /// The body of every error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 pub struct ErrorBody {
     /// The error.
     pub error: crate::node::request::Refusal,

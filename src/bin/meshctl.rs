@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! meshctl: what a person types. All of it is in `meshwork::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    meshwork::cli::main()
+}

@@ -111,6 +111,7 @@ pub enum Reply {
 
 /// Why something was not done. State is unchanged unless the message says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 #[error("{message}")]
 pub struct Refusal {
     /// For programs.
@@ -130,6 +131,7 @@ impl Refusal {
 
 /// The kinds of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The request itself is wrong: it will never succeed as it is.

@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{block, holder, peer};
-use crate::{Block, Family, Ipam, Owner, Wanted, block::number, view::Mutation};
+use crate::{Block, Family, Ipam, Owner, Wanted, view::Mutation};
 
 const HOSTS: usize = 4;
 const ADDRESSES: u128 = 16;
@@ -22,6 +22,8 @@ struct World {
     /// Whether that host has known it since.
     known: Vec<bool>,
     flying: Vec<(usize, Vec<u8>)>,
+    /// Held addresses keep blocks from being granted, so half of the runs have none.
+    allocating: bool,
     mutation: Mutation,
 }
 
@@ -37,6 +39,7 @@ impl World {
             tokens: vec![0; 16],
             known: vec![true; 16],
             flying: Vec::new(),
+            allocating: seed % 2 == 0,
             mutation,
         };
         world.exchange_all();
@@ -50,10 +53,13 @@ impl World {
         for _ in 0..STEPS {
             let host = self.rng.random_range(0..HOSTS);
             match self.rng.random_range(0..10) {
-                0..=2 => self.grant(host),
-                3 => self.allocate(host),
-                4 => self.release(host),
-                5..=7 => self.send(host),
+                0 | 1 => {
+                    let giver = self.tokens[self.rng.random_range(0..16)];
+                    self.grant(giver);
+                }
+                2 if self.allocating => self.allocate(host),
+                2 | 3 => self.release(host),
+                4..=6 => self.send(host),
                 _ => self.deliver(),
             }
             self.check()?;
@@ -64,19 +70,8 @@ impl World {
     }
 
     fn grant(&mut self, giver: usize) {
-        let length = self.rng.random_range(28..=32);
-        let number = range().first_number() + self.rng.random_range(0..ADDRESSES);
-        let block = Block::at(Family::V4, number, length);
-        let host = &self.hosts[giver];
-        let pool = &host.pools[&range()];
-        let solid = pool.is_spare(&block);
-        let mine = |number| pool.owned().contains(number);
-        let partly = self.mutation.grant_fragments && mine(block.first_number());
-        let held = host.held().any(|(address, _)| block.contains(address));
-        if held || !(solid || partly) {
-            return;
-        }
         let receiver = self.rng.random_range(0..HOSTS);
+        let Some(block) = (0..6).find_map(|_| self.candidate(giver)) else { return };
         let host = &mut self.hosts[giver];
         host.write_grant(block, id(receiver));
         host.refresh();
@@ -87,6 +82,22 @@ impl World {
                 self.known[index] = giver == receiver;
             }
         }
+        // A token that is passed on fast makes long histories, of which others hear parts.
+        if self.rng.random_range(0..4) > 0 {
+            self.exchange(giver, receiver);
+        }
+    }
+
+    /// A block that the giver may grant, large ones more often.
+    fn candidate(&mut self, giver: usize) -> Option<Block> {
+        let length = 28 + self.rng.random_range(0..4) * self.rng.random_range(0..=1);
+        let number = range().first_number() + self.rng.random_range(0..ADDRESSES);
+        let block = Block::at(Family::V4, number, length);
+        let host = &self.hosts[giver];
+        let pool = &host.pools[&range()];
+        let partly = self.mutation.grant_fragments && pool.owned().contains(block.first_number());
+        let held = host.held.between(block.first(), block.last()).next().is_some();
+        (!held && (partly || pool.is_spare(&block))).then_some(block)
     }
 
     fn allocate(&mut self, host: usize) {
@@ -114,8 +125,11 @@ impl World {
         } else {
             self.hosts[to].store().announced()
         };
-        let origins: u8 = if self.rng.random() { 0xff } else { self.rng.random() };
-        let budget = self.rng.random_range(1..200);
+        let origins: u8 = match self.rng.random_range(0..3) {
+            0 => 0xff,
+            _ => 1 << self.rng.random_range(0..HOSTS),
+        };
+        let budget = if self.rng.random() { usize::MAX } else { self.rng.random_range(1..120) };
         let wanted = |origin| (0..HOSTS).any(|o| id(o) == origin && origins & (1 << o) != 0);
         let delta = self.hosts[from].store().delta(&Cursor::at(since), wanted, budget);
         if !delta.bytes.is_empty() {
@@ -145,16 +159,19 @@ impl World {
 
     fn exchange_all(&mut self) {
         for _ in 0..3 {
-            for from in 0..HOSTS {
-                for to in 0..HOSTS {
-                    self.durable(from);
-                    let since = Cursor::at(self.hosts[to].store().announced());
-                    let delta = self.hosts[from].store().delta(&since, |_| true, usize::MAX);
-                    if !delta.bytes.is_empty() {
-                        self.hosts[to].absorb(&delta.bytes).unwrap();
-                    }
-                }
+            for pair in 0..HOSTS * HOSTS {
+                self.exchange(pair / HOSTS, pair % HOSTS);
             }
+        }
+    }
+
+    /// All that one host knows goes to another at once.
+    fn exchange(&mut self, from: usize, to: usize) {
+        self.durable(from);
+        let since = Cursor::at(self.hosts[to].store().announced());
+        let delta = self.hosts[from].store().delta(&since, |_| true, usize::MAX);
+        if !delta.bytes.is_empty() {
+            self.hosts[to].absorb(&delta.bytes).unwrap();
         }
     }
 
@@ -162,7 +179,6 @@ impl World {
     fn check(&mut self) -> Result<(), Fault> {
         for number in range().first_number()..=range().last_number() {
             let (address, index) = (Family::V4.address(number), index(number));
-            let mut holders = 0;
             for (at, host) in self.hosts.iter().enumerate() {
                 let mine = host.owner(address) == Owner::Peer(id(at));
                 let token = self.tokens[index] == at;
@@ -174,10 +190,12 @@ impl World {
                 } else if token && self.known[index] {
                     return Err(format!("{address}: {at} doubts its own address"));
                 }
-                holders += usize::from(host.held().any(|(held, _)| held == address));
             }
-            if holders > 1 {
-                return Err(format!("{address} is held {holders} times"));
+        }
+        let mut held = std::collections::BTreeSet::new();
+        for (address, _) in self.hosts.iter().flat_map(Ipam::held) {
+            if !held.insert(address) {
+                return Err(format!("{address} is held twice"));
             }
         }
         match self.hosts.iter().find(|host| !host.conflicts().is_empty()) {
@@ -226,9 +244,14 @@ fn first_fault(seeds: u64, mutation: Mutation) -> Option<(u64, Fault)> {
     })
 }
 
+/// How many runs; `IPAM_SEEDS` asks for more.
+fn seeds() -> u64 {
+    std::env::var("IPAM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_000)
+}
+
 #[test]
 fn no_address_is_ever_believed_own_by_two_hosts_and_none_is_lost() {
-    assert_eq!(first_fault(4_000, Mutation::default()), None);
+    assert_eq!(first_fault(seeds(), Mutation::default()), None);
 }
 
 #[test]
@@ -241,15 +264,14 @@ fn granting_blocks_that_are_not_solid_is_caught() {
 #[test]
 fn retirement_without_naming_a_version_is_caught() {
     let mutation = Mutation { forget_within: true, ..Mutation::default() };
-    let (seed, fault) = first_fault(20_000, mutation).expect("rule 2 is dropped unnoticed");
+    let (seed, fault) = first_fault(10_000, mutation).expect("rule 2 is dropped unnoticed");
     println!("seed {seed}: {fault}");
     assert!(fault.contains("another's") || fault.contains("held"), "{fault}");
 }
 
 #[test]
-fn letting_an_old_entry_beat_a_newer_one_around_it_is_caught() {
-    let mutation = Mutation { keep_superseded: true, ..Mutation::default() };
-    let (seed, fault) = first_fault(4_000, mutation).expect("rule 3 is dropped unnoticed");
+fn retiring_after_the_grant_is_caught() {
+    let mutation = Mutation { retire_late: true, ..Mutation::default() };
+    let (seed, fault) = first_fault(10_000, mutation).expect("the order does not matter");
     println!("seed {seed}: {fault}");
-    assert!(fault.contains("doubts"), "{fault}");
 }

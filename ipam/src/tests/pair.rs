@@ -1,1 +1,321 @@
-//! Space between two and three hosts.
+//! Space between hosts: virtual time, messages that get lost, doubled, delayed and reordered.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use mesh_router::{PeerId, Time, store::Cursor};
+
+use super::{address, block, holder, peer};
+use crate::{
+    AllocateError, Block, GiveError, Ipam, Owner, RingValue, SpaceMessage, SpaceRefusal, Wanted,
+    space::{chunk_length, low_water},
+};
+
+/// Hosts that hear each other at once, but for what a test takes away.
+struct Net {
+    now: Time,
+    hosts: Vec<Ipam>,
+}
+
+impl Net {
+    fn new(hosts: u8, ranges: &[&str]) -> Self {
+        let mut hosts: Vec<Ipam> = (1..=hosts).map(|number| Ipam::new(peer(number))).collect();
+        let ranges: Vec<Block> = ranges.iter().map(|range| block(range)).collect();
+        hosts[0].found(&ranges).unwrap();
+        let all: BTreeSet<PeerId> = hosts.iter().map(Ipam::me).collect();
+        for host in &mut hosts {
+            let me = host.me();
+            host.set_reachable(all.iter().copied().filter(|peer| *peer != me).collect());
+        }
+        Self { now: Time::from_micros(1), hosts }
+    }
+
+    fn at(&self, id: PeerId) -> usize {
+        self.hosts.iter().position(|host| host.me() == id).unwrap()
+    }
+
+    /// What is on disk is gossiped; returns whether anything was news.
+    fn gossip(&mut self) -> bool {
+        let mut news = false;
+        for from in 0..self.hosts.len() {
+            self.persist(from);
+            for to in 0..self.hosts.len() {
+                let since = Cursor::at(self.hosts[to].store().announced());
+                let delta = self.hosts[from].store().delta(&since, |_| true, usize::MAX);
+                if from != to && !delta.bytes.is_empty() {
+                    news = true;
+                    assert!(self.hosts[to].absorb(&delta.bytes).unwrap());
+                }
+            }
+        }
+        news
+    }
+
+    fn persist(&mut self, host: usize) {
+        let store = self.hosts[host].store_mut();
+        store.mark_durable(store.own_counter());
+        store.drain_changes();
+    }
+
+    fn messages(&mut self, from: usize) -> Vec<(PeerId, SpaceMessage)> {
+        let host = &mut self.hosts[from];
+        if host.poll_timeout().is_some_and(|due| due <= self.now) {
+            host.handle_timeout(self.now);
+        }
+        std::iter::from_fn(|| host.poll_message()).collect()
+    }
+
+    /// Lets everything happen that happens without waiting.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            let mut busy = self.gossip();
+            for from in 0..self.hosts.len() {
+                for (to, message) in self.messages(from) {
+                    busy = true;
+                    let (id, to) = (self.hosts[from].me(), self.at(to));
+                    self.hosts[to].handle_message(id, message, self.now);
+                }
+            }
+            if !busy {
+                return;
+            }
+        }
+        panic!("the hosts do not come to rest");
+    }
+
+    fn any(&mut self, host: usize, name: usize, range: &str) -> Result<(), AllocateError> {
+        self.hosts[host].allocate(&holder(name), Wanted::Any(block(range))).map(|_| ())
+    }
+
+    /// Every address has one owner, the same in all copies.
+    fn check(&self) {
+        for host in &self.hosts {
+            host.check_invariants();
+            assert_eq!(host.conflicts(), []);
+            assert_eq!(host.routes(), self.hosts[0].routes());
+        }
+        let total: u64 = self.hosts.iter().map(|host| host.owned_by(host.me())).sum();
+        let ranges = self.hosts[0].ranges().iter().filter(|range| range.first().is_ipv4());
+        assert_eq!(u128::from(total), ranges.map(Block::size).sum::<u128>());
+    }
+}
+
+#[test]
+fn a_joiner_gets_a_chunk_of_each_range_before_anybody_asks() {
+    let mut net = Net::new(3, &["10.32.0.0/12", "fd00:6d65::/48"]);
+    net.settle();
+    for host in 1..3 {
+        let blocks = net.hosts[host].owned_blocks();
+        assert_eq!(blocks.iter().map(Block::length).collect::<Vec<_>>(), [20, 64]);
+        net.any(host, 1, "10.32.0.0/12").unwrap();
+        net.any(host, 1, "fd00:6d65::/48").unwrap();
+        assert_eq!(net.hosts[host].waiting_for(), []);
+    }
+    assert_eq!(net.hosts[2].entries(), 6);
+    assert_eq!(net.hosts[2].routes().len(), 6);
+    net.check();
+}
+
+#[test]
+fn more_is_asked_for_when_a_quarter_of_a_chunk_is_left() {
+    let mut net = Net::new(2, &["10.0.0.0/16"]);
+    net.settle();
+    assert_eq!(net.hosts[1].owned_by(peer(2)), 256);
+    for name in 0..193 {
+        assert_eq!(net.hosts[1].owned_by(peer(2)), 256, "at {name}");
+        net.any(1, name, "10.0.0.0/16").unwrap();
+        net.settle();
+    }
+    assert_eq!(net.hosts[1].owned_by(peer(2)), 512);
+    net.check();
+}
+
+#[test]
+fn a_repeated_request_is_answered_with_the_same_grant_also_after_a_restart() {
+    let mut net = Net::new(2, &["10.0.0.0/16"]);
+    net.gossip();
+    let requests = net.messages(1);
+    let [(_, request)] = &requests[..] else { panic!("{requests:?}") };
+    net.hosts[0].handle_message(peer(2), request.clone(), net.now);
+    assert_eq!(net.hosts[0].poll_message(), None, "the grant is not durable yet");
+    net.persist(0);
+    let (_, answer) = net.hosts[0].poll_message().unwrap();
+    net.hosts[0].handle_message(peer(2), request.clone(), net.now);
+    assert_eq!(net.hosts[0].poll_message().unwrap().1, answer);
+
+    let mut restarted = Ipam::new(peer(1));
+    for (key, entry) in net.hosts[0].store().iter() {
+        restarted.store_mut().restore_entry(*key, entry.clone()).unwrap();
+    }
+    restarted.refresh();
+    restarted.handle_message(peer(2), request.clone(), net.now);
+    assert_eq!(restarted.poll_message().unwrap().1, answer);
+    assert_eq!(restarted.owned_by(peer(2)), 256);
+
+    // The grant is gone from the ring when its receiver has passed it on as a part of more.
+    net.settle();
+    let granted = net.hosts[1].owned_blocks()[0];
+    net.hosts[1].write_grant(granted, peer(1));
+    net.hosts[1].refresh();
+    net.gossip();
+    net.hosts[0].handle_message(peer(2), request.clone(), net.now);
+    let stale = net.hosts[0].poll_message().unwrap().1;
+    let SpaceMessage::Refused { reason, .. } = stale else { panic!("{stale:?}") };
+    assert_eq!(reason, SpaceRefusal::Stale);
+    assert_eq!(net.hosts[0].owned_by(peer(2)), 0);
+}
+
+#[test]
+fn a_silent_donor_is_left_for_the_next_after_a_second() {
+    let mut net = Net::new(3, &["10.0.0.0/16"]);
+    net.settle();
+    net.hosts[1].want(block("10.0.0.0/16"));
+    let joiner = Ipam::new(peer(4));
+    net.hosts.push(joiner);
+    net.hosts[3].set_reachable([1, 2].map(peer).into());
+    net.gossip();
+    let first = net.messages(3);
+    assert_eq!(first[0].0, peer(1), "who owns most is asked first");
+    assert_eq!(net.messages(3), []);
+    net.now = net.now + Duration::from_secs(1);
+    let second = net.messages(3);
+    assert_eq!(second[0].0, peer(2));
+    let waiting = net.hosts[3].waiting_for();
+    assert_eq!(waiting[0].refused, Some((peer(1), SpaceRefusal::Silent)));
+    assert!(waiting[0].to_string().contains("asked peer 02020202"), "{}", waiting[0]);
+    // The third is not reachable: a pause, then from the start.
+    net.now = net.now + Duration::from_secs(1);
+    assert_eq!(net.messages(3), []);
+    net.now = net.now + Duration::from_secs(1);
+    assert_eq!(net.messages(3)[0].0, peer(1));
+    // A late answer to the first request changes nothing that the ring does not say.
+    let late = SpaceMessage::Granted { id: 1, block: block("10.0.0.0/24") };
+    net.hosts[3].handle_message(peer(1), late, net.now);
+    assert_eq!(net.hosts[3].owned_blocks(), []);
+}
+
+#[test]
+fn a_donor_never_gives_an_address_in_use_and_keeps_half() {
+    let mut net = Net::new(2, &["10.9.0.0/24"]);
+    for name in 0..200 {
+        net.any(0, name, "10.9.0.0/24").unwrap();
+    }
+    net.settle();
+    let blocks = net.hosts[1].owned_blocks();
+    assert_eq!(blocks, [block("10.9.0.224/28")]);
+    for name in 200..238 {
+        net.any(0, name, "10.9.0.0/24").unwrap();
+    }
+    net.settle();
+    net.check();
+}
+
+#[test]
+fn the_last_addresses_wander_to_where_they_are_needed_until_none_is_left() {
+    let mut net = Net::new(3, &["10.9.0.0/27"]);
+    net.settle();
+    let mut given = 0;
+    for round in 0..200 {
+        match net.any(2, round, "10.9.0.0/27") {
+            Ok(()) => given += 1,
+            Err(AllocateError::NoSpace { .. }) => {}
+            Err(AllocateError::Exhausted(_)) => break,
+            Err(error) => panic!("{error}"),
+        }
+        net.settle();
+        net.now = net.now + Duration::from_millis(500);
+        net.check();
+    }
+    assert_eq!(given, 30, "all but the first and the last");
+    assert_eq!(net.any(2, 999, "10.9.0.0/27"), Err(AllocateError::Exhausted(block("10.9.0.0/27"))));
+    net.hosts[2].release(&holder(0));
+    net.any(2, 999, "10.9.0.0/27").unwrap();
+}
+
+#[test]
+fn an_exact_address_comes_from_its_owner_or_is_refused_with_its_holder() {
+    let mut net = Net::new(2, &["10.9.0.0/24"]);
+    net.settle();
+    let (free, taken) = (address("10.9.0.77"), address("10.9.0.1"));
+    net.any(0, 1, "10.9.0.0/24").unwrap();
+    for wanted in [free, taken] {
+        let error = net.hosts[1].allocate(&holder("x"), Wanted::Exact(wanted)).unwrap_err();
+        assert_eq!(
+            error,
+            AllocateError::Elsewhere { address: wanted, owner: peer(1), refused: None }
+        );
+        assert!(net.hosts[1].want_exact(wanted));
+    }
+    net.settle();
+    assert_eq!(net.hosts[1].allocate(&holder("x"), Wanted::Exact(free)), Ok(free));
+    let refused = net.hosts[1].allocate(&holder("x"), Wanted::Exact(taken)).unwrap_err();
+    assert!(refused.to_string().contains("held there by 1/eth0"), "{refused}");
+    net.check();
+    // Asked anew after the release, it is given.
+    net.hosts[0].release(&holder(1));
+    assert!(net.hosts[1].want_exact(taken));
+    net.settle();
+    assert_eq!(net.hosts[1].allocate(&holder("y"), Wanted::Exact(taken)), Ok(taken));
+    // Refusals and claims are forgotten in the end: nothing stays to be done.
+    net.now = net.now + Duration::from_secs(60);
+    net.settle();
+    assert_eq!(net.hosts[1].poll_timeout(), None);
+    net.check();
+}
+
+#[test]
+fn an_address_that_was_claimed_is_set_aside_for_the_claim() {
+    let mut net = Net::new(2, &["10.9.0.0/27"]);
+    net.settle();
+    let wanted = address("10.9.0.9");
+    assert!(net.hosts[1].want_exact(wanted));
+    net.settle();
+    assert_eq!(net.hosts[1].owner(wanted), Owner::Peer(peer(2)));
+    while net.any(1, net.hosts[1].held_len(), "10.9.0.0/27").is_ok() {}
+    assert_eq!(net.hosts[1].allocate(&holder("vip"), Wanted::Exact(wanted)), Ok(wanted));
+}
+
+#[test]
+fn who_leaves_gives_all_it_owns_and_only_when_nothing_is_held() {
+    let mut net = Net::new(3, &["10.9.0.0/24", "fd00::/48"]);
+    net.settle();
+    net.any(1, 1, "10.9.0.0/24").unwrap();
+    assert!(matches!(net.hosts[1].give_all(peer(3)), Err(GiveError::Held { count: 1, .. })));
+    net.hosts[1].release(&holder(1));
+    assert_eq!(net.hosts[1].give_all(peer(2)), Err(GiveError::Oneself));
+    let given = net.hosts[1].give_all(peer(3)).unwrap();
+    assert_eq!(given.len(), 2);
+    net.settle();
+    assert_eq!(net.hosts[1].owned_blocks(), []);
+    assert_eq!(net.any(1, 1, "10.9.0.0/24"), Err(AllocateError::Leaving));
+    assert_eq!(net.hosts[0].owned_by(peer(3)), 32);
+    assert_eq!(net.hosts[1].poll_timeout(), None);
+    net.check();
+}
+
+#[test]
+fn what_comes_back_is_merged_and_retired() {
+    let mut net = Net::new(2, &["10.9.0.0/24"]);
+    net.settle();
+    assert_eq!(net.hosts[0].entries(), 2);
+    net.hosts[1].give_all(peer(1)).unwrap();
+    net.settle();
+    for host in &net.hosts {
+        assert_eq!(host.entries(), 1, "the block around says the same");
+        assert_eq!(host.routes(), [(block("10.9.0.0/24"), peer(1))]);
+        let retired = |value| matches!(value, RingValue::Retired { .. });
+        assert!(host.store().iter().any(|(_, entry)| retired(entry.value)));
+    }
+    net.check();
+}
+
+#[test]
+fn chunks_are_scaled_to_their_range() {
+    let lengths = |texts: &[&str]| -> Vec<u8> {
+        texts.iter().map(|text| chunk_length(&block(text))).collect()
+    };
+    let v4 = lengths(&["10.0.0.0/8", "10.32.0.0/12", "10.9.0.0/24", "10.9.0.0/28", "10.9.0.0/29"]);
+    assert_eq!(v4, [16, 20, 28, 30, 31]);
+    let v6 = lengths(&["fd00::/32", "fd00::/48", "fd00::/56", "fd00::/64", "fd00::/120"]);
+    assert_eq!(v6, [48, 64, 64, 72, 124]);
+    assert_eq!(low_water(&block("10.9.0.0/29")), 1);
+}

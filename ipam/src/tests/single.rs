@@ -63,7 +63,7 @@ fn a_full_range_is_exhausted_and_a_released_address_comes_back() {
     let full = ipam.allocate(&holder("late"), Wanted::Any(range));
     assert_eq!(full, Err(AllocateError::Exhausted(range)));
     assert_eq!(ipam.release(&holder(3)), [address("10.9.0.4")]);
-    assert_eq!(ipam.release(&holder(3)), []);
+    assert!(ipam.release(&holder(3)).is_empty());
     assert_eq!(ipam.allocate(&holder("late"), Wanted::Any(range)), Ok(address("10.9.0.4")));
     ipam.check_invariants();
 }

@@ -1,0 +1,55 @@
+//! `connect`, `forget` and `peer`: the other hosts.
+
+use clap::{Args, Subcommand};
+
+use super::{
+    Global,
+    table::{list, table},
+};
+use crate::api::types::{Done, Peer, TargetRequest};
+
+/// Flags of `connect` and `forget`.
+#[derive(Debug, Args)]
+pub struct TargetArgs {
+    /// Where a member is, host[:port]
+    #[arg(value_name = "ADDR")]
+    target: String,
+}
+
+/// What can be done with peers.
+#[derive(Debug, Subcommand)]
+pub enum PeerCommand {
+    /// Who is in the mesh, this host included
+    List,
+}
+
+pub(super) async fn connect(args: TargetArgs, global: &Global) -> anyhow::Result<()> {
+    let request = TargetRequest { target: args.target };
+    let done: Done = global.client().post("/v1/connect", &request).await?;
+    global.print(&done, |_| {
+        format!("dialling {}; `meshctl status targets` shows how it goes", request.target)
+    });
+    Ok(())
+}
+
+pub(super) async fn forget(args: TargetArgs, global: &Global) -> anyhow::Result<()> {
+    let request = TargetRequest { target: args.target };
+    let done: Done = global.client().post("/v1/forget", &request).await?;
+    global.print(&done, |_| format!("{} is not dialled any more", request.target));
+    Ok(())
+}
+
+pub(super) async fn run(command: PeerCommand, global: &Global) -> anyhow::Result<()> {
+    let PeerCommand::List = command;
+    let peers: Vec<Peer> = global.client().get("/v1/peers").await?;
+    global.print(&peers, |peers| human(peers));
+    Ok(())
+}
+
+pub(super) fn human(peers: &[Peer]) -> String {
+    let row = |peer: &Peer| {
+        let (id, owned) = (peer.id.to_string(), peer.owned.to_string());
+        vec![peer.name.clone(), id, peer.state.clone(), owned, list(&peer.addresses)]
+    };
+    table(&["name", "id", "state", "owned", "addresses"], peers.iter().map(row), "no peers")
+}

@@ -1,0 +1,280 @@
+//! Start and stop of meshd: everything in the right order, and the loop.
+//!
+//! The state directory is locked before anything else is touched, so a second meshd changes nothing.
+//! SIGTERM stops the control plane and leaves the data plane standing.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use mesh_dns::Name;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot},
+};
+
+use super::{
+    clock::Clock,
+    config::{Config, Start},
+    driver::Driver,
+    handle::{Ask, NodeHandle},
+    keepsake::Keepsake,
+};
+use crate::{
+    api::{
+        server::{self, Api, ApiListener},
+        target::Target,
+        token,
+    },
+    kernel::{self, Kernel},
+    node::{
+        Node, NodeConfig,
+        event::{Credentials, Input},
+        request::{Code, Request},
+    },
+    resolver::{self, Resolver},
+    storage::{Opened, Storage},
+    transport::{Identity, Transport, TransportConfig},
+};
+
+/// Inputs that may wait for the loop; beyond it links and disk wait. Chosen: 4 MiB of frames.
+const INPUTS: usize = 4096;
+/// Inputs that are handled before the loop looks at the questions again.
+const BURST: usize = 256;
+/// How often the membership is kept for bad days.
+const KEEP_EVERY: Duration = Duration::from_secs(10);
+/// A configuration waits for ever.
+const FOR_EVER: Duration = Duration::from_secs(1 << 31);
+/// Pause before a configured join is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Runs meshd until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or a part of it fails for good; the message says what to do.
+#[tokio::main]
+pub async fn run(config: Config) -> Result<()> {
+    let (inputs, received) = mpsc::channel(INPUTS);
+    let Opened { storage, rows, recovered } = Storage::open(&config.state_dir, inputs.clone())?;
+    if let Some(line) = &recovered {
+        tracing::warn!("{line}");
+    }
+    let identity = Identity::load_or_create(&config.state_dir)?;
+    let listener = ApiListener::bind(&config.socket)
+        .with_context(|| format!("cannot serve the API on {}", config.socket.display()))?;
+    let clock = Clock::start();
+    let node_config = node_config(&config, identity.peer_id())?;
+    let incarnation = node_config.incarnation;
+    let (name, me) = (node_config.name.clone(), node_config.me);
+    let node = Node::restore(node_config, rows, clock.now()).map_err(|reason| {
+        let dir = config.state_dir.display();
+        anyhow::anyhow!(
+            "the state in {dir} was written by another version or is damaged: {reason}; \
+             move {dir}/state.redb away to join anew"
+        )
+    })?;
+    let transport = Transport::start(
+        TransportConfig { listen: config.listen, identity, incarnation },
+        inputs.clone(),
+    )?;
+    let port = transport.local_addr().map_or(config.listen.port(), |address| address.port());
+    let kernel = Kernel::start(
+        kernel::Config { advertise: config.advertise.clone(), control_port: port },
+        inputs.clone(),
+    )?;
+    let resolver = Resolver::start(resolver::Config {
+        domain: Name::parse(&config.dns_domain)?,
+        resolv_conf: config.resolv_conf.clone(),
+    });
+    resolver.listen(config.dns_listen.clone());
+    tracing::info!("meshd {} on {name} ({me}), control port {port}", env!("CARGO_PKG_VERSION"));
+
+    let (handle, asks) = NodeHandle::new();
+    let api = Api::new(handle.clone(), config.dns_domain.clone(), &config.socket);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let until = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let serving = tokio::spawn(server::serve(listener, api.clone(), until(stopped.clone())));
+    if let Some(address) = config.metrics {
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot serve metrics on {address}"))?;
+        tokio::spawn(server::serve_metrics(listener, api, until(stopped)));
+    }
+    let mut driver = Driver {
+        node,
+        clock,
+        transport,
+        storage,
+        kernel,
+        resolver,
+        state_dir: config.state_dir.clone(),
+        dns_listen: config.dns_listen.clone(),
+        replies: BTreeMap::new(),
+        next_request: 0,
+        credentials: None,
+        kept: None,
+    };
+    driver.carry_out();
+    let fatal = enter(&config, &driver, &handle);
+    let result = turn(&mut driver, received, asks, fatal).await;
+    tracing::info!("stopping; containers keep their network");
+    let _ = stop.send(true);
+    let Driver { transport, storage, .. } = driver;
+    transport.shutdown().await;
+    let _ = tokio::task::spawn_blocking(move || storage.shutdown()).await;
+    serving.abort();
+    let _ = std::fs::remove_file(&config.socket);
+    result
+}
+
+fn node_config(config: &Config, me: mesh_router::PeerId) -> Result<NodeConfig> {
+    let mut bytes = [0; 16];
+    rand::rand_core::TryRng::try_fill_bytes(&mut rand::rngs::SysRng, &mut bytes)
+        .context("the system gives no random numbers")?;
+    let [incarnation, seed] =
+        [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte])));
+    Ok(NodeConfig {
+        me,
+        name: config.name.clone(),
+        incarnation,
+        seed,
+        domain: Name::parse(&config.dns_domain)?,
+        bridge: config.bridge.clone(),
+        data_port: config.data_port,
+        mtu_bytes: config.mtu_bytes,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+/// The loop. It never waits for anything but the next event.
+async fn turn(
+    driver: &mut Driver,
+    mut inputs: mpsc::Receiver<Input>,
+    mut asks: mpsc::Receiver<Ask>,
+    mut fatal: oneshot::Receiver<anyhow::Error>,
+) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut keep = tokio::time::interval(KEEP_EVERY);
+    // Before the underlay is known nothing can be founded or joined.
+    let mut seen_underlay = false;
+    let mut told_ready = false;
+    loop {
+        let wake = driver.wake_at();
+        let sleep = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            error = &mut fatal => if let Ok(error) = error { return Err(error) },
+            input = inputs.recv() => {
+                let Some(input) = input else { bail!("the inputs have ended") };
+                let mut next = Some(input);
+                for _ in 0..BURST {
+                    let Some(input) = next.take() else { break };
+                    seen_underlay |= matches!(input, Input::Underlay(_));
+                    driver.input(input);
+                    next = inputs.try_recv().ok();
+                }
+                if let Some(input) = next {
+                    driver.input(input);
+                }
+            }
+            Some(ask) = asks.recv(), if seen_underlay => driver.ask(ask),
+            () = sleep => driver.input(Input::Timeout),
+            _ = keep.tick() => driver.keep(),
+        }
+        if !told_ready && driver.node.is_ready() {
+            told_ready = true;
+            tracing::info!("ready");
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        }
+    }
+}
+
+/// A host without state does what the configuration says, or comes back to the mesh it was in. What
+/// it gives resolves when that is impossible for good.
+fn enter(
+    config: &Config,
+    driver: &Driver,
+    handle: &NodeHandle,
+) -> oneshot::Receiver<anyhow::Error> {
+    let (fatal, failed) = oneshot::channel();
+    if driver.credentials.is_some() {
+        return failed;
+    }
+    let handle = handle.clone();
+    match (Keepsake::read(&config.state_dir), &config.start) {
+        (Some(kept), _) if kept.credentials().is_some() => {
+            let credentials = kept.credentials().unwrap_or_else(|| unreachable!("just seen"));
+            tracing::warn!(
+                "this host was in mesh {} and its state is lost: joining it again, through {:?}",
+                credentials.mesh,
+                kept.targets
+            );
+            let targets: Vec<Target> = kept
+                .targets
+                .iter()
+                .filter_map(|address| Target::parse(&address.to_string()).ok())
+                .collect();
+            tokio::spawn(join(handle, credentials, targets));
+        }
+        (_, Start::Wait) => tracing::info!("waiting for `meshctl init` or `meshctl join`"),
+        (_, Start::Init { ranges }) => {
+            let ranges = ranges.clone();
+            tokio::spawn(async move {
+                if let Err(error) = init(handle, ranges).await {
+                    let _ = fatal.send(error);
+                }
+            });
+        }
+        (_, Start::Join { targets, credentials: Some(credentials) }) => {
+            tokio::spawn(join(handle, credentials.clone(), targets.clone()));
+        }
+        (_, Start::Join { credentials: None, .. }) => {
+            let _ = fatal.send(super::config::ConfigError::token_missing().into());
+        }
+    }
+    failed
+}
+
+async fn init(handle: NodeHandle, ranges: Vec<ipnetwork::IpNetwork>) -> Result<()> {
+    let credentials = token::draw().context("the system gives no random numbers")?;
+    let request = Request::Init { credentials, ranges };
+    match handle.ask(request, Duration::from_secs(10)).await {
+        Ok(_) => Ok(()),
+        Err(refusal) => bail!("init: {}; {}", refusal.message, refusal.hint),
+    }
+}
+
+/// Joins for ever: a configuration has no patience that ends.
+async fn join(handle: NodeHandle, credentials: Credentials, targets: Vec<Target>) {
+    loop {
+        let mut addresses = Vec::new();
+        for target in &targets {
+            match target.resolve(Duration::from_secs(3)).await {
+                Ok(found) => addresses.extend(found),
+                Err(error) => tracing::warn!("join: {error}"),
+            }
+        }
+        if !addresses.is_empty() {
+            let credentials = credentials.clone();
+            let request = Request::Join { credentials, targets: addresses };
+            match handle.ask(request, FOR_EVER).await {
+                Ok(_) => return,
+                Err(refusal) if refusal.code == Code::Conflict => {
+                    tracing::error!("join: {}; {}", refusal.message, refusal.hint);
+                    return;
+                }
+                Err(refusal) => tracing::warn!("join: {}", refusal.message),
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
