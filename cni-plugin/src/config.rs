@@ -69,7 +69,7 @@ pub(crate) struct Config {
 #[serde(deny_unknown_fields)]
 pub(crate) struct DnsConfig {
     #[serde(default)]
-    pub(crate) nameservers: Vec<IpAddr>,
+    pub(crate) nameservers: Vec<String>,
     #[serde(default)]
     pub(crate) domain: Option<String>,
     #[serde(default)]
@@ -81,7 +81,7 @@ pub(crate) struct DnsConfig {
 /// What the runtime says for our capabilities. Others' are passed over.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct RuntimeConfig {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub(crate) ips: Vec<String>,
     #[serde(default)]
     pub(crate) mac: Option<String>,
@@ -102,18 +102,18 @@ pub(crate) enum Aliases {
 /// The capability `dns`, as containerd gives it.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct RuntimeDns {
-    #[serde(default, alias = "Servers")]
-    pub(crate) servers: Vec<IpAddr>,
-    #[serde(default, alias = "Searches")]
+    #[serde(default, alias = "Servers", deserialize_with = "null_is_empty")]
+    pub(crate) servers: Vec<String>,
+    #[serde(default, alias = "Searches", deserialize_with = "null_is_empty")]
     pub(crate) searches: Vec<String>,
-    #[serde(default, alias = "Options")]
+    #[serde(default, alias = "Options", deserialize_with = "null_is_empty")]
     pub(crate) options: Vec<String>,
 }
 
 /// What CHECK compares with.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PreviousResult {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub(crate) ips: Vec<PreviousIp>,
 }
 
@@ -185,6 +185,15 @@ impl Config {
             previous: take(&keys, "", "prevResult")?,
         })
     }
+}
+
+/// Runtimes are written in Go, whose empty lists may be `null`.
+fn null_is_empty<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A key's value; `null` counts as absent.

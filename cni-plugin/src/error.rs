@@ -84,6 +84,10 @@ impl From<ClientError> for CniError {
         let hint = error.hint().to_owned();
         match error {
             ClientError::Refused(refusal) => refusal.into(),
+            ClientError::NotRunning { .. } => {
+                Self::new(TRY_AGAIN, format!("{error}; try again later"))
+                    .because("start meshd, or name its socket with the key \"socket\"")
+            }
             ClientError::Forbidden(_) => Self::new(IO, error.to_string()).because(hint),
             _ => Self::new(TRY_AGAIN, format!("{error}; try again later")).because(hint),
         }

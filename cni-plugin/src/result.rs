@@ -57,7 +57,7 @@ struct Route {
 #[derive(Debug, Serialize)]
 struct Dns {
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    nameservers: Vec<IpAddr>,
+    nameservers: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     domain: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -131,16 +131,17 @@ fn dns(config: &Config, attachment: Attachment) -> Dns {
     let none = RuntimeDns::default();
     let runtime = config.runtime.dns.as_ref().unwrap_or(&none);
     let DnsConfig { nameservers, domain, search, options } = config.dns.clone();
-    let first = |lists: [Vec<IpAddr>; 3]| {
+    let first = |lists: [Vec<String>; 3]| {
         lists.into_iter().find(|list| !list.is_empty()).unwrap_or_default()
     };
+    let ours = attachment.nameservers.iter().map(ToString::to_string).collect();
     let domain = domain.or(Some(attachment.domain));
     let mut all_search = [runtime.searches.clone(), search].concat();
     all_search.extend(domain.iter().cloned());
     let mut seen = std::collections::BTreeSet::new();
     all_search.retain(|domain| seen.insert(domain.clone()));
     Dns {
-        nameservers: first([runtime.servers.clone(), nameservers, attachment.nameservers]),
+        nameservers: first([runtime.servers.clone(), nameservers, ours]),
         domain,
         search: all_search,
         options: [runtime.options.clone(), options].concat(),

@@ -247,7 +247,8 @@ impl Zone {
 
     /// What changed since the last call, oldest first, for the disk and (each through
     /// [`Zone::zone_change`]) for the resolver. Obeys watermarks that have arrived: the tombstones
-    /// that go are among the changes.
+    /// that go are among the changes. All of them, and the store's vector and floors, belong into
+    /// one batch on disk: a replica that forgot a floor could bring removed records back.
     pub fn take_changes(&mut self) -> Vec<Change<RecordKey>> {
         let mut changes = self.store.drain_changes();
         let marked: Vec<(PeerId, u64)> = changes

@@ -11,7 +11,7 @@ use crate::{
     block::{Block, number},
     ipam::Ipam,
     ring::{ENTRIES_MAX, RingKey, RingValue},
-    space::{SpaceMessage, SpaceRefusal, SpaceRequest, chunk_length, chunk_size},
+    space::{SpaceMessage, SpaceRefusal, SpaceRequest, chunk_length, chunk_size, low_water},
 };
 
 /// A chunk's share below which nothing is given to one that is not in need: crumbs would only make
@@ -86,8 +86,13 @@ impl Ipam {
             return if pool.is_spare(&block) { Ok(block) } else { Err(SpaceRefusal::NothingFree) };
         }
         let usable = pool.usable();
-        // Half is kept; in need the last address may go.
-        let most = if request.urgent { usable.div_ceil(2) } else { usable / 2 };
+        // Half is kept, and so much that this host need not ask in its turn, or two would pass the
+        // same addresses to and fro. In need the last address may go.
+        let most = if request.urgent {
+            usable.div_ceil(2)
+        } else {
+            (usable / 2).min(usable.saturating_sub(low_water(&request.range)))
+        };
         let block = pool.spare(chunk_length(&request.range), most);
         let least = if request.urgent { 1 } else { chunk_size(&request.range) / CRUMB };
         block.filter(|block| block.size() >= least).ok_or(SpaceRefusal::NothingFree)

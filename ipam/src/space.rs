@@ -245,7 +245,10 @@ impl Ipam {
         }
         let ask = self.space.asks.entry(Wanted::Any(range)).or_default();
         if !ask.urgent {
+            // Who had nothing to spare may have a little for one in need.
             ask.urgent = true;
+            ask.exhausted = false;
+            ask.rounds = 0;
             ask.refused.clear();
             if ask.donor.is_none() {
                 ask.due = Time::ZERO;

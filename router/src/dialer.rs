@@ -64,11 +64,13 @@ impl Dialer {
     /// The addresses to dial now. Whoever is not in `wanted` is forgotten, unless an attempt is
     /// under way.
     pub fn due(&mut self, wanted: &[Wanted], now: Time, rng: &mut impl Rng) -> Vec<SocketAddr> {
+        let can_be_dialled = |want: &&Wanted| !want.endpoints.is_empty();
         self.calls.retain(|callee, call| {
-            call.dialling.is_some() || wanted.iter().any(|want| want.callee == *callee)
+            let mut wanted = wanted.iter().filter(can_be_dialled);
+            call.dialling.is_some() || wanted.any(|want| want.callee == *callee)
         });
         let mut due = Vec::new();
-        for want in wanted.iter().filter(|want| !want.endpoints.is_empty()) {
+        for want in wanted.iter().filter(can_be_dialled) {
             let first = if want.courteous { COURTESY } else { Duration::ZERO };
             let call = self.calls.entry(want.callee).or_insert_with(|| Call {
                 dialling: None,

@@ -17,6 +17,8 @@ pub mod codec;
 pub mod dialer;
 pub mod frame;
 pub mod id;
+#[cfg(any(test, feature = "laws"))]
+pub mod laws;
 pub mod link;
 pub mod member;
 pub mod neighbour;

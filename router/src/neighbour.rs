@@ -130,6 +130,7 @@ impl Neighbour {
         &mut self,
         members: &Members,
         replicas: &Replicas<'_>,
+        settled: bool,
     ) -> Option<Frame> {
         if !self.greeted || self.in_flight >= WINDOW_BYTES {
             return None;
@@ -155,7 +156,8 @@ impl Neighbour {
                 return Some(Frame::Delta { kind, bytes: delta.bytes });
             }
         }
-        serving.then(|| {
+        // Who has yet to learn what it once wrote itself cannot say that it has told everything.
+        (serving && settled).then(|| {
             self.serving = false;
             Frame::Synced
         })

@@ -344,7 +344,9 @@ impl Router {
         let idle = self.pulling.is_none_or(|(_, until)| until <= now);
         if digest == ours {
             self.neighbour(link).is_equal(&vectors);
-            if hello && !self.settled {
+            // Two hosts that know nothing are equal as well; that teaches nobody anything.
+            let something = vectors.iter().any(|vector| !vector.dots.is_empty());
+            if hello && something && !self.settled {
                 self.on_synced(link, now);
             }
         } else if (self.neighbour(link).differs(digest, ours) || hello) && idle {
@@ -389,8 +391,10 @@ impl Router {
     pub fn pump(&mut self, replicas: &Replicas<'_>) {
         let links: Vec<LinkId> = self.neighbours.keys().copied().collect();
         for link in links {
-            while let Some(frame) =
-                self.neighbours.get_mut(&link).and_then(|n| n.next_frame(&self.members, replicas))
+            while let Some(frame) = self
+                .neighbours
+                .get_mut(&link)
+                .and_then(|n| n.next_frame(&self.members, replicas, self.settled))
             {
                 self.send(link, false, &frame);
             }

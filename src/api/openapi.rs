@@ -38,7 +38,7 @@ use super::{routes, types::ErrorBody};
         routes::metrics,
         routes::description,
     ),
-    components(schemas(ErrorBody)),
+    components(schemas(ErrorBody, routes::Kind)),
     modifiers(&Refusals)
 )]
 pub struct Description;

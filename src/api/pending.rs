@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use mesh_ipam::Holder;
 
 use super::server::Api;
-use crate::node::request::{Refusal, Request};
+use crate::node::request::{Code, Refusal, Request};
 
 /// How often the spool is looked at. Chosen: addresses come back within seconds.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -23,9 +23,12 @@ pub(super) async fn work(api: Arc<Api>) {
         match api.spool.list() {
             Ok(holders) => {
                 for holder in holders {
-                    if let Err(refusal) = api.settle_pending(&holder, PATIENCE).await {
-                        let container = &holder.container;
-                        tracing::warn!(%refusal, container, "a late detach has to wait longer");
+                    let Err(refusal) = api.settle_pending(&holder, PATIENCE).await else {
+                        continue;
+                    };
+                    let container = &holder.container;
+                    tracing::warn!(%refusal, container, "a late detach has to wait longer");
+                    if matches!(refusal.code, Code::NotReady | Code::Timeout) {
                         break;
                     }
                 }
@@ -58,10 +61,17 @@ impl Api {
         }
         let Holder { container, interface } = holder.clone();
         let detach = Request::Detach { container, interface: Some(interface) };
-        self.node.ask(detach, patience).await?;
+        match self.node.ask(detach, patience).await {
+            Ok(_) => {}
+            // There is nothing to take back, and never will be.
+            Err(refusal) if matches!(refusal.code, Code::NotFound | Code::Invalid) => {
+                tracing::warn!(%refusal, container = holder.container, "a late detach is dropped");
+            }
+            Err(refusal) => return Err(refusal),
+        }
         self.spool.done(holder).map_err(|error| {
             Refusal::new(
-                crate::node::request::Code::Internal,
+                Code::Internal,
                 format!("a late detach cannot be struck from the spool: {error}"),
                 "look at the directory pending-detach beside the socket",
             )

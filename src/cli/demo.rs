@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::{
     api::types::Status,
-    lab::{self, Container, Entered, Host, Lab, NameQuery, Programs, Underlay, wait_until},
+    lab::{self, Container, Entered, Host, Lab, NameQuery, Programs, Underlay, mesh, wait_until},
 };
 
 /// Containers on each host.
@@ -143,39 +143,17 @@ impl Demo {
     }
 
     fn join_hosts(&mut self) -> Result<()> {
-        let (first, others) = self.hosts.split_first_mut().context("no hosts")?;
-        first.start(&["--init"])?;
-        let (status, _) = first.wait_ready(PATIENCE)?;
-        let mesh = status.mesh_id.map(|id| id.to_string()).unwrap_or_default();
-        let token = first.token()?;
-        let target = first.address().to_string();
-        for host in others {
-            let file = host.directory().join("token");
-            std::fs::write(&file, &token)?;
-            let file = file.to_string_lossy();
-            host.start(&["--join", &target, "--token-file", &file])?;
-        }
-        let total = self.hosts.len();
-        let mut slowest = Duration::ZERO;
-        for host in &mut self.hosts {
-            let (_, took) =
-                host.wait_status("joined with a path to every peer", PATIENCE, |s| {
-                    s.ready
-                        && s.peers.alive == total
-                        && s.paths.iter().filter(|path| path.state == "up").count() + 1 == total
-                })?;
-            slowest += took;
-        }
-        self.tell(
-            "mesh",
-            &format!(
-                "{} founded mesh {mesh}; {} joined with its token through {target}, and all are \
-                 ready {} ms after they were started",
-                self.hosts[0].name(),
-                total - 1,
-                slowest.as_millis()
-            ),
-        );
+        let begin = Instant::now();
+        mesh::form(&mut self.hosts, PATIENCE)?;
+        let took = begin.elapsed().as_millis();
+        let first = &self.hosts[0];
+        let mesh = first.status()?.mesh_id.map(|id| id.to_string()).unwrap_or_default();
+        let founded = format!("{} founded mesh {mesh}", first.name());
+        let joined = match self.hosts.len() {
+            1 => String::new(),
+            total => format!("; {} joined through {} with its token", total - 1, first.address()),
+        };
+        self.tell("mesh", &format!("{founded}{joined}\nall ready, with paths, after {took} ms"));
         Ok(())
     }
 

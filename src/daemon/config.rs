@@ -2,7 +2,7 @@
 //!
 //! One table ([`KEYS`]) makes all three: key `state-dir` is the flag `--state-dir`, the variable
 //! `MESHWORK_STATE_DIR` and the TOML key `state-dir`. Lists are repeated flags, comma-separated
-//! variables and TOML arrays. A wrong value is one line: which key, which value, what is allowed.
+//! variables and TOML arrays; an empty variable counts as unset. A wrong value is one line: which key, which value, what is allowed.
 
 use std::{
     collections::BTreeMap,
@@ -219,7 +219,7 @@ impl Config {
         };
         let mut layers = vec![flags, variables];
         layers.extend(file_layer(named.as_deref(), default_file)?);
-        let token = match variable("MESHWORK_TOKEN") {
+        let token = match variable("MESHWORK_TOKEN").filter(|text| !text.is_empty()) {
             Some(text) => Some(
                 text.into_string()
                     .map_err(|_| ConfigError::Together("MESHWORK_TOKEN is not UTF-8".to_owned()))?,
@@ -278,7 +278,9 @@ fn flags_layer(matches: &ArgMatches) -> Layer {
 fn variables_layer(variable: impl Fn(&str) -> Option<OsString>) -> Result<Layer, ConfigError> {
     let mut values = BTreeMap::new();
     for key in KEYS {
-        let Some(text) = variable(&key.variable()) else { continue };
+        let Some(text) = variable(&key.variable()).filter(|text| !text.is_empty()) else {
+            continue;
+        };
         let text = text
             .into_string()
             .map_err(|_| ConfigError::Together(format!("{} is not UTF-8", key.variable())))?;

@@ -28,6 +28,7 @@ pub mod call;
 pub mod container;
 pub mod enter;
 pub mod host;
+pub mod mesh;
 pub mod name_query;
 pub mod namespace;
 pub mod needs;

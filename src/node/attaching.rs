@@ -176,7 +176,8 @@ impl Node {
 
     /// The host's own addresses, in every range.
     pub(super) fn keep_gateway(&mut self) {
-        if self.mesh.is_none() || !self.router.is_settled() || self.ipam.ranges().is_empty() {
+        let member = self.mesh.is_some() && !self.is_leaving();
+        if !member || !self.router.is_settled() || self.ipam.ranges().is_empty() {
             return;
         }
         let holder = gateway_holder();

@@ -82,6 +82,8 @@ impl Node {
         for holder in failed {
             let Some(slot) = self.slots.get_mut(&holder) else { continue };
             match slot.stage {
+                // The host's own addresses were asked for by nobody who could be refused.
+                Stage::Making { .. } if holder == gateway_holder() => self.store_again(&holder),
                 Stage::Making { .. } => {
                     slot.failure = Some(Refusal::new(
                         Code::Internal,
@@ -101,7 +103,7 @@ impl Node {
     fn store_again(&mut self, holder: &Holder) {
         let batch = self.journal.current();
         let slot = self.slots.get_mut(holder).expect("the caller has seen it");
-        if let Stage::Removing { storing, .. } = &mut slot.stage {
+        if let Stage::Making { storing, .. } | Stage::Removing { storing, .. } = &mut slot.stage {
             *storing = Some(batch);
             self.storing.entry(batch).or_default().push(holder.clone());
         }

@@ -164,11 +164,19 @@ fn parse(text: &str, ours: &[SocketAddr]) -> Vec<SocketAddr> {
         let Some(word) = words.next() else { continue };
         let plain = word.parse().map(|ip| SocketAddr::new(ip, PORT));
         let Ok(server) = plain.or_else(|_| word.parse()) else { continue };
-        if !ours.contains(&server) && !servers.contains(&server) && servers.len() < UPSTREAMS_MAX {
+        if !is_ours(server, ours) && !servers.contains(&server) && servers.len() < UPSTREAMS_MAX {
             servers.push(server);
         }
     }
     servers
+}
+
+/// Whether a server is one of our own sockets; a wildcard one hears on loopback too.
+fn is_ours(server: SocketAddr, ours: &[SocketAddr]) -> bool {
+    ours.iter().any(|own| {
+        let heard = own.ip().is_unspecified() && server.ip().is_loopback();
+        own.port() == server.port() && (own.ip() == server.ip() || heard)
+    })
 }
 
 fn build(servers: &[SocketAddr]) -> Result<Option<TokioResolver>, NetError> {
@@ -210,5 +218,7 @@ mod tests {
         let ours = ["10.32.0.1:53".parse().unwrap()];
         let servers: Vec<String> = parse(text, &ours).iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["10.0.0.1:53", "[fd00::1]:53", "127.0.0.1:5300"]);
+        let wildcard = ["[::]:53".parse().unwrap()];
+        assert!(parse("nameserver 127.0.0.1\nnameserver ::1", &wildcard).is_empty());
     }
 }

@@ -12,6 +12,7 @@
 //! the undo log takes it back before anything else is written.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc,
@@ -29,6 +30,8 @@ use crate::node::event::{BatchId, Input, Write};
 
 /// The most writes in one transaction. Chosen: about 10 ms of work, and a bound on memory.
 const COMMIT_WRITES_MAX: usize = 4096;
+/// How long the next of several busy askers is waited for. Chosen: a small part of an fsync.
+const COMPANY: Duration = Duration::from_micros(100);
 /// How often a full input channel is tried again; only a stalled node sees this.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -59,6 +62,8 @@ enum State {
 pub(super) struct Writer {
     state: State,
     path: PathBuf,
+    /// How many batches the last commit held.
+    last_group: usize,
     queue: mpsc::Receiver<Job>,
     inputs: Sender<Input>,
     closing: Arc<AtomicBool>,
@@ -72,7 +77,7 @@ impl Writer {
         closing: Arc<AtomicBool>,
     ) -> Self {
         let path = database.path().to_owned();
-        Self { state: State::Writing(database), path, queue, inputs, closing }
+        Self { state: State::Writing(database), path, last_group: 0, queue, inputs, closing }
     }
 
     /// Runs until the queue is closed and empty; then the file is closed.
@@ -104,7 +109,18 @@ impl Writer {
             if size >= COMMIT_WRITES_MAX {
                 return None;
             }
-            job = self.queue.try_recv().ok()?;
+            job = self.follower(group.len())?;
+        }
+    }
+
+    /// The next job, if it is there. Those whose batches were committed together mostly come back
+    /// together: up to as many are waited for, or else every second commit would hold only the
+    /// quickest of them.
+    fn follower(&self, gathered: usize) -> Option<Job> {
+        if gathered < self.last_group {
+            self.queue.recv_timeout(COMPANY).ok()
+        } else {
+            self.queue.try_recv().ok()
         }
     }
 
@@ -118,6 +134,7 @@ impl Writer {
     fn write(&mut self, group: &mut Vec<(BatchId, Vec<Write>)>) {
         let (Some(first), Some(last)) = (group.first(), group.last()) else { return };
         let (first, last) = (first.0, last.0);
+        self.last_group = group.len();
         if matches!(self.state, State::Failed { dropping: true, .. }) {
             group.clear();
             return;
@@ -153,12 +170,15 @@ impl Writer {
         };
         let mut undo = Vec::new();
         let writes = group.iter().flat_map(|(_, writes)| writes);
-        let result = database.commit(writes, &mut undo);
-        result.map_err(|error| {
+        // redb panics on some damage that it meets; the thread must live to report it.
+        let result = catch_unwind(AssertUnwindSafe(|| database.commit(writes, &mut undo)))
+            .map_err(|_| "redb gave up on it".to_owned())
+            .and_then(|result| result.map_err(|error| error.to_string()));
+        if result.is_err() {
             // Closes the file, too: redb refuses to go on with one that had an error.
             self.state = State::Failed { undo, dropping: true };
-            error.to_string()
-        })
+        }
+        result
     }
 
     /// Hands an input to the node. Waits while the channel is full, unless all is being closed:
@@ -172,5 +192,59 @@ impl Writer {
             }
             thread::sleep(RETRY);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        node::event::{Row, Table},
+        storage::scratch::Scratch,
+    };
+
+    fn write(key: &[u8], value: Option<&[u8]>) -> Write {
+        Write { table: Table::Ring, key: key.to_vec(), value: value.map(<[u8]>::to_vec) }
+    }
+
+    #[test]
+    fn a_commit_that_failed_but_reached_the_disk_is_taken_back() {
+        let scratch = Scratch::new();
+        let (database, ..) = Database::open_or_recover(scratch.path()).unwrap();
+        let path = database.path().to_owned();
+        let before = [write(b"changed", Some(b"old")), write(b"removed", Some(b"old"))];
+        database.commit(before.iter(), &mut Vec::new()).unwrap();
+        let failed = [
+            write(b"changed", Some(b"new")),
+            write(b"changed", Some(b"newer")),
+            write(b"removed", None),
+            write(b"added", Some(b"new")),
+        ];
+        let mut undo = Vec::new();
+        database.commit(failed.iter(), &mut undo).unwrap();
+        drop(database);
+        let (jobs, queue) = mpsc::channel();
+        let (inputs, mut reports) = tokio::sync::mpsc::channel(8);
+        let state = State::Failed { undo, dropping: true };
+        let closing = Arc::new(AtomicBool::new(false));
+        let writer = Writer { state, path, last_group: 0, queue, inputs, closing };
+        for (batch, key) in [(1, b"too late"), (2, b"in time!")] {
+            let writes = vec![write(key, Some(b"value"))];
+            jobs.send(Job::Batch { batch: BatchId(batch), writes }).unwrap();
+            jobs.send(Job::Resume).unwrap();
+        }
+        drop(jobs);
+        writer.run();
+        assert!(matches!(reports.try_recv(), Ok(Input::Persisted(BatchId(2)))));
+        assert!(reports.try_recv().is_err());
+        let (_, rows, _) = Database::open_or_recover(scratch.path()).unwrap();
+        let row = |key: &[u8], value: &[u8]| Row {
+            table: Table::Ring,
+            key: key.to_vec(),
+            value: value.to_vec(),
+        };
+        let expected =
+            [row(b"changed", b"old"), row(b"in time!", b"value"), row(b"removed", b"old")];
+        assert_eq!(rows, expected);
     }
 }

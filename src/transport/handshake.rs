@@ -18,7 +18,7 @@
 //! Each side knows that the other has accepted it before it calls the link up. After the first hello
 //! nothing is read from a side that has not proved itself.
 
-use mesh_router::PeerId;
+use mesh_router::{MeshId, PeerId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use ring::hmac;
 
@@ -173,6 +173,8 @@ pub(super) struct Local<'a> {
 pub(super) struct Proved {
     pub(super) peer: PeerId,
     pub(super) incarnation: u64,
+    /// The mesh that both are in.
+    pub(super) mesh: MeshId,
     pub(super) send: SendStream,
     pub(super) recv: RecvStream,
 }
@@ -187,7 +189,8 @@ pub(super) async fn dial(local: Local<'_>, connection: &Connection) -> Result<Pr
     let hello = read_hello(&mut recv, connection).await?;
     seal.check(Role::Acceptor, &hello)?;
     write(&mut send, connection, &[ACCEPTED]).await?;
-    Ok(Proved { peer: peer_id(&key), incarnation: hello.incarnation(), send, recv })
+    let mesh = credentials.mesh;
+    Ok(Proved { peer: peer_id(&key), incarnation: hello.incarnation(), mesh, send, recv })
 }
 
 /// The handshake of the side that was dialled.
@@ -208,7 +211,8 @@ pub(super) async fn accept(local: Local<'_>, connection: &Connection) -> Result<
     if answer != [ACCEPTED] {
         return Err(Rejection::Protocol("the handshake ended with an unknown byte".to_owned()));
     }
-    Ok(Proved { peer: peer_id(&key), incarnation: hello.incarnation(), send, recv })
+    let mesh = credentials.mesh;
+    Ok(Proved { peer: peer_id(&key), incarnation: hello.incarnation(), mesh, send, recv })
 }
 
 #[derive(Clone, Copy)]

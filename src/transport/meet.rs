@@ -6,7 +6,7 @@ use quinn::{Connecting, Connection, Incoming};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Shared, handshake,
+    LEFT, Shared, handshake,
     handshake::{CLOSED, Proved, Rejection},
     identity::peer_id,
     link::Link,
@@ -172,8 +172,16 @@ async fn carry(
         remote: unmapped(connection.remote_address()),
         dialled,
     };
+    let mesh = proved.mesh;
     let (handle, link) = Link::new(id, connection, proved, shared.inputs.clone());
-    lock(&shared.links).insert(id, handle);
+    {
+        let mut links = lock(&shared.links);
+        if shared.mesh() != Some(mesh) {
+            // This host left the mesh while the handshake was under way.
+            handle.connection.close(CLOSED, LEFT);
+        }
+        links.insert(id, handle);
+    }
     if shared.inputs.send(Input::LinkUp(up)).await.is_err() {
         return;
     }

@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_router::MeshId;
 use quinn::{Endpoint, TokioRuntime};
 use tokio::sync::mpsc::Sender;
 
@@ -42,8 +43,13 @@ pub use identity::{Identity, IdentityError};
 use handshake::CLOSED;
 use throttle::Throttle;
 
+/// What a log filter should say of the libraries below: they report each stranger's every mistake,
+/// and what matters of it is logged here.
+pub const QUIET_LOGS: &str = "quinn=error,quinn_proto=error,quinn_udp=error,rustls=error";
 /// How long a stop waits for the goodbyes to leave. Chosen: a few round trips on a slow link.
 const GOODBYE: Duration = Duration::from_millis(300);
+/// What the peers of a host that leaves its mesh see.
+const LEFT: &[u8] = b"it left the mesh";
 /// What the peers of a host that stops see.
 const STOPPING: &[u8] = b"meshd is stopping there";
 
@@ -159,7 +165,7 @@ impl Transport {
         drop(membership);
         if moved {
             for handle in lock(&self.shared.links).values() {
-                handle.connection.close(CLOSED, b"it left the mesh");
+                handle.connection.close(CLOSED, LEFT);
             }
         }
     }
@@ -212,6 +218,10 @@ impl Shared {
             incarnation: self.incarnation,
             credentials: lock(&self.membership).clone(),
         }
+    }
+
+    fn mesh(&self) -> Option<MeshId> {
+        lock(&self.membership).as_ref().map(|credentials| credentials.mesh)
     }
 
     fn next_link(&self) -> LinkId {

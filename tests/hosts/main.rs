@@ -1,7 +1,18 @@
 //! Real programs on hosts made of network namespaces, judged by what the kernel says.
 //!
 //! Each test runs in a lab of its own: see `meshwork::lab::testing`. Those that measure time run
-//! alone.
+//! alone. `cargo test --test hosts -- traffic` runs one file's.
 #![allow(clippy::disallowed_methods, reason = "real programs run in real time")]
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod demo;
+mod fixture;
 mod lab;
+mod names;
+mod plugin;
+mod refusals;
+mod relay;
+mod repairs;
+mod state;
+mod timing;
+mod traffic;

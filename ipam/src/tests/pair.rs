@@ -120,7 +120,8 @@ fn more_is_asked_for_when_a_quarter_of_a_chunk_is_left() {
     let mut net = Net::new(2, &["10.0.0.0/16"]);
     net.settle();
     assert_eq!(net.hosts[1].owned_by(peer(2)), 256);
-    for name in 0..193 {
+    // One of them is the range's last and of no use.
+    for name in 0..192 {
         assert_eq!(net.hosts[1].owned_by(peer(2)), 256, "at {name}");
         net.any(1, name, "10.0.0.0/16").unwrap();
         net.settle();
@@ -201,7 +202,7 @@ fn a_donor_never_gives_an_address_in_use_and_keeps_half() {
     }
     net.settle();
     let blocks = net.hosts[1].owned_blocks();
-    assert_eq!(blocks, [block("10.9.0.224/28")]);
+    assert_eq!(blocks, [block("10.9.0.240/28")]);
     for name in 200..238 {
         net.any(0, name, "10.9.0.0/24").unwrap();
     }
