@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "a demonstration tells how long things took")]
 
 use std::{
+    io::Write,
     net::IpAddr,
     process::ExitCode,
     time::{Duration, Instant},
@@ -301,7 +302,8 @@ impl Demo {
 
     fn say(&self, text: &str) {
         if !self.json {
-            println!("{text}");
+            // A reader that has gone (`| head`) is no error.
+            let _ = writeln!(std::io::stdout(), "{text}");
         }
     }
 }

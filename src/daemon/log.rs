@@ -5,13 +5,15 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 use super::config::Log;
+use crate::transport::QUIET_LOGS;
 
 /// What is said without `RUST_LOG`: our own events, and only the warnings of libraries.
-const FILTER: &str = "warn,meshwork=info,quinn=error,rustls=error";
+const FILTER: &str = "warn,meshwork=info";
 
 /// Starts logging. Call it once.
 pub fn init(form: Log) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("{FILTER},{QUIET_LOGS}")));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use mesh_dns::Name;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
 };
 
 use super::{
@@ -152,7 +152,7 @@ async fn turn(
     driver: &mut Driver,
     mut inputs: mpsc::Receiver<Input>,
     mut asks: mpsc::Receiver<Ask>,
-    mut fatal: oneshot::Receiver<anyhow::Error>,
+    mut fatal: mpsc::Receiver<anyhow::Error>,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -172,7 +172,7 @@ async fn turn(
             biased;
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            error = &mut fatal => if let Ok(error) = error { return Err(error) },
+            Some(error) = fatal.recv() => return Err(error),
             input = inputs.recv() => {
                 let Some(input) = input else { bail!("the inputs have ended") };
                 let mut next = Some(input);
@@ -200,12 +200,8 @@ async fn turn(
 
 /// A host without state does what the configuration says, or comes back to the mesh it was in. What
 /// it gives resolves when that is impossible for good.
-fn enter(
-    config: &Config,
-    driver: &Driver,
-    handle: &NodeHandle,
-) -> oneshot::Receiver<anyhow::Error> {
-    let (fatal, failed) = oneshot::channel();
+fn enter(config: &Config, driver: &Driver, handle: &NodeHandle) -> mpsc::Receiver<anyhow::Error> {
+    let (fatal, failed) = mpsc::channel(1);
     if driver.credentials.is_some() {
         return failed;
     }
@@ -230,7 +226,7 @@ fn enter(
             let ranges = ranges.clone();
             tokio::spawn(async move {
                 if let Err(error) = init(handle, ranges).await {
-                    let _ = fatal.send(error);
+                    let _ = fatal.send(error).await;
                 }
             });
         }
@@ -238,7 +234,7 @@ fn enter(
             tokio::spawn(join(handle, credentials.clone(), targets.clone()));
         }
         (_, Start::Join { credentials: None, .. }) => {
-            let _ = fatal.send(super::config::ConfigError::token_missing().into());
+            let _ = fatal.try_send(super::config::ConfigError::token_missing().into());
         }
     }
     failed

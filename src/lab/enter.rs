@@ -76,7 +76,7 @@ pub fn enter() -> Result<Entered> {
     Ok(Entered::Outside(exit_code(status)))
 }
 
-/// The process id of the lab's first process as the machine outside of it numbers it, for `nsenter`.
+/// The process id of the lab's first process as it is numbered outside, for `nsenter`.
 pub fn outside_pid() -> Option<u32> {
     OUTSIDE_PID.get().copied()
 }

@@ -31,6 +31,7 @@ pub struct Host {
     addresses: Vec<IpAddr>,
     programs: Programs,
     directory: PathBuf,
+    state_dir: PathBuf,
     meshd: Option<Child>,
 }
 
@@ -45,7 +46,8 @@ impl Host {
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
         fs::write(directory.join("resolv.conf"), format!("nameserver {OUTSIDE_V4}\n"))?;
-        let host = Self { name, namespace, addresses, programs, directory, meshd: None };
+        let state_dir = directory.join("state");
+        let host = Self { name, namespace, addresses, programs, directory, state_dir, meshd: None };
         host.lay_cuts()?;
         Ok(host)
     }
@@ -76,8 +78,14 @@ impl Host {
     }
 
     /// The state directory of its `meshd`.
-    pub fn state_dir(&self) -> PathBuf {
-        self.directory.join("state")
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// Puts the state elsewhere than on the lab's tmpfs: on a disk, where writes take their time.
+    /// What is left there is the caller's to remove.
+    pub fn set_state_dir(&mut self, directory: PathBuf) {
+        self.state_dir = directory;
     }
 
     /// The socket of its `meshd`.
@@ -97,7 +105,7 @@ impl Host {
         let resolv_conf = path(self.directory.join("resolv.conf"));
         [
             ("--name", self.name.clone()),
-            ("--state-dir", path(self.state_dir())),
+            ("--state-dir", path(self.state_dir.clone())),
             ("--socket", path(self.socket())),
             ("--resolv-conf", resolv_conf),
         ]
@@ -330,7 +338,8 @@ impl Host {
         }
     }
 
-    pub(super) fn programs(&self) -> &Programs {
+    /// The programs that it runs.
+    pub fn programs(&self) -> &Programs {
         &self.programs
     }
 }

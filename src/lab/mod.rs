@@ -7,7 +7,7 @@
 //!   h3 192.0.2.3 ─────────┘
 //! ```
 //!
-//! A lab never touches the machine's own network: [`enter`] runs the current program again as the
+//! A lab never touches the machine's own network: [`enter()`] runs the current program again as the
 //! first process of fresh namespaces, with its own `/run`. When that process ends, however it ends,
 //! the kernel removes every process, namespace, device, mount and file of the lab. So nothing here
 //! cleans up on the way out, and nothing needs to.
@@ -85,7 +85,8 @@ impl Lab {
     /// Lays the switch and the outside.
     ///
     /// # Errors
-    /// When the program is not in a lab (see [`enter`]), or the kernel lacks bridges or veth pairs.
+    /// When the program is not in a lab (see [`enter()`]), or the kernel lacks bridges or veth
+    /// pairs.
     pub fn new(underlay: Underlay, programs: Programs) -> Result<Self> {
         if !enter::is_inside() {
             bail!("a lab was begun outside of its namespaces; call lab::enter first");

@@ -56,7 +56,8 @@ impl Namespace {
         Call::new("ip").args(["-n", &self.name]).args(args).ok().map(drop)
     }
 
-    /// Runs `ip -j` on it and parses the answer.
+    /// Runs `ip -j` on it and parses the answer. Not for routes and nexthops with an encapsulation:
+    /// iproute2 prints keys of both levels twice, and the last one wins.
     ///
     /// # Errors
     /// When `ip` fails.

@@ -73,7 +73,7 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => return Err(StorageError::io("lock", &path)(error)),
         }
-        // A full disk must not keep a host with good state from starting: the lock counts, not this.
+        // A full disk must not keep a host with good state from starting: the lock counts alone.
         let note = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         if let Err(error) = note {
             tracing::debug!(%error, "cannot note the process id in {}", path.display());

@@ -1,12 +1,12 @@
 //! What survives a crash: one redb file, written by one thread, in the order of the node's batches.
 //!
-//! All batches that wait when the thread is free share one transaction and so one fsync. A commit is
-//! one-phase (redb's checksums tell a torn one from a whole one), because a second fsync would halve
-//! the rate at which containers start. Reading happens once, at the start: the node keeps its state
-//! in memory.
+//! All batches that wait when the thread is free share one transaction and so one fsync. A commit
+//! is one-phase (redb's checksums tell a torn one from a whole one), because a second fsync would
+//! halve the rate at which containers start. Reading happens once, at the start: the node
+//! keeps its state in memory.
 //!
 //! * [`dir`]: the state directory, its lock, and files that are replaced as a whole;
-//!   [`database`]: the redb file; [`writer`]: the thread.
+//!   `database`: the redb file; `writer`: the thread.
 //!
 //! Deliberately absent: any knowledge of what keys and values mean, and any read after the start.
 //!
@@ -26,7 +26,7 @@ use std::{
 
 use crate::node::event::{BatchId, Input, Row, Write};
 
-pub mod database;
+mod database;
 pub mod dir;
 #[cfg(test)]
 pub(crate) mod scratch;
@@ -41,7 +41,8 @@ use writer::{Job, Writer};
 pub enum StorageError {
     /// Another process holds the directory's lock.
     #[error(
-        "another meshd{} uses the state directory {}; stop it, or give this one another --state-dir",
+        "another meshd{} uses the state directory {}; stop it, or give this one another \
+         --state-dir",
         pid.map(|pid| format!(" (process {pid})")).unwrap_or_default(), dir.display()
     )]
     InUse {

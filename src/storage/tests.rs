@@ -341,6 +341,16 @@ fn fill_the_disk(dir: &Path) {
         keys(&opened.rows).into_iter().zip(opened.rows.into_iter().map(|row| row.value)).collect();
     assert_eq!(found.keys().collect::<Vec<_>>(), model.keys().collect::<Vec<_>>());
     assert!(found == model, "a value differs");
+    opened.storage.shutdown();
+    fill(&ballast);
+    let error = refused(&dir.join("fresh")).to_string();
+    assert!(error.contains("fresh") && error.contains("free some space"), "{error}");
+    match Storage::open(&state, channel(1).0) {
+        Ok(opened) => assert_eq!(opened.rows.len(), model.len()),
+        Err(error) => assert!(error.to_string().contains("free some space"), "{error}"),
+    }
+    std::fs::remove_file(&ballast).unwrap();
+    assert_eq!(open(&state).0.rows.len(), model.len());
     println!("full disk survived");
 }
 

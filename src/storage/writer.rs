@@ -8,8 +8,8 @@
 //!                                                                 batches are dropped
 //! ```
 //!
-//! A failed commit leaves nothing behind: if the transaction reached the disk in spite of the error,
-//! the undo log takes it back before anything else is written.
+//! A failed commit leaves nothing behind: if the transaction reached the disk in spite of the
+//! error, the undo log takes it back before anything else is written.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

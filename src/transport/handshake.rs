@@ -15,8 +15,8 @@
 //! * tag = the same with the mesh id as the key: two members of different meshes find that out,
 //!   and a stranger, who does not know the id, learns nothing.
 //!
-//! Each side knows that the other has accepted it before it calls the link up. After the first hello
-//! nothing is read from a side that has not proved itself.
+//! Each side knows that the other has accepted it before it calls the link up. After the first
+//! hello nothing is read from a side that has not proved itself.
 
 use mesh_router::{MeshId, PeerId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};

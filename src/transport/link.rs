@@ -1,13 +1,13 @@
 //! One link: frames on two long-lived streams each way, and the task that lives as long as it.
 //!
 //! ```text
-//!   ordinary  the handshake's stream, used further        frame = length (4 bytes, big endian) | bytes
+//!   ordinary  the handshake's stream, used further      frame = length (u32, big endian) | bytes
 //!   urgent    a stream of its own in each direction, made with the first urgent frame; its bytes
 //!             leave before the other's
 //! ```
 //!
-//! All of a link's inputs come from one task, so their order is kept, and a full input channel stops
-//! the reading of this link alone: QUIC's windows then stop its peer.
+//! All of a link's inputs come from one task, so their order is kept, and a full input channel
+//! stops the reading of this link alone: QUIC's windows then stop its peer.
 
 use std::{
     sync::{

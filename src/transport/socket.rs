@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// all peers' frames while the process waits for the processor.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Binds a socket. An IPv6 wildcard takes IPv4 too; where the kernel has no IPv6 at all, IPv4 alone.
+/// Binds a socket. An IPv6 wildcard takes IPv4 too; where the kernel has no IPv6, IPv4 alone.
 pub(super) fn bind(listen: SocketAddr) -> io::Result<UdpSocket> {
     match open(listen) {
         Err(error) if listen.ip().is_unspecified() && no_ipv6(&error) => {

@@ -342,14 +342,69 @@ async fn garbage_instead_of_a_proof_is_refused_and_others_get_in() {
 }
 
 #[tokio::test]
-async fn a_stranger_that_says_nothing_is_not_waited_for() {
+async fn strangers_that_say_nothing_are_not_waited_for() {
     let mut b = Host::of(Some(credentials(1, 1)));
-    let (silent, _) = raw_connection(&b).await;
+    // So many that the later ones are asked to show their address first.
+    let mut silent = Vec::new();
+    for _ in 0..60 {
+        silent.push(raw_connection(&b).await);
+    }
     let mut a = Host::of(Some(credentials(1, 1)));
     link(&mut a, &mut b).await;
     let begun = Instant::now();
-    tokio::time::timeout(PATIENCE, silent.closed()).await.expect("the deadline closes it");
+    for (connection, _) in silent {
+        tokio::time::timeout(PATIENCE, connection.closed()).await.expect("the deadline closes it");
+    }
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}
+
+/// What is logged on this thread while the guard lives.
+fn log_lines() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            lock(&self.0).write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let writer = Arc::clone(&lines);
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(move || Lines(Arc::clone(&writer)))
+        .finish();
+    (lines, tracing::subscriber::set_default(subscriber))
+}
+
+#[tokio::test]
+async fn each_kind_of_stranger_gives_one_clear_line_and_a_flood_only_a_few() {
+    let (lines, _guard) = log_lines();
+    let b = Host::of(Some(credentials(1, 1)));
+    let mut wrong = Host::of(Some(credentials(1, 2)));
+    let mut foreign = Host::of(Some(credentials(2, 2)));
+    for stranger in [&mut wrong, &mut foreign] {
+        stranger.transport.dial(b.address());
+        stranger.refusal().await;
+    }
+    let text = |lines: &Arc<Mutex<Vec<u8>>>| String::from_utf8(lock(lines).clone()).unwrap();
+    let begun = Instant::now();
+    while text(&lines).lines().count() < 2 && begun.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for (stranger, what) in [(&wrong, "join token"), (&foreign, "another mesh")] {
+        let (peer, address) = (stranger.peer().short(), stranger.address().to_string());
+        let fits = |line: &str| [what, &peer, &address].iter().all(|part| line.contains(*part));
+        let text = text(&lines);
+        assert_eq!(text.lines().filter(|line| fits(line)).count(), 1, "{text}");
+    }
+    for _ in 0..50 {
+        wrong.transport.dial(b.address());
+        assert_eq!(wrong.refusal().await, DialError::WrongSecret);
+    }
+    let text = text(&lines);
+    assert!(text.lines().count() < 20, "{text}");
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ use std::{path::Path, process::Command, time::Duration};
 
 use meshwork::lab::Call;
 
+use crate::fixture::programs;
+
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Whether the kernel lets this user make labs; the other tests say so when not.
@@ -12,7 +14,7 @@ fn possible() -> bool {
 }
 
 fn demo(args: &[&str]) -> Call {
-    Call::new(env!("CARGO_BIN_EXE_meshctl")).args(["demo"]).args(args).deadline(DEADLINE)
+    Call::new(programs().unwrap().meshctl).args(["demo"]).args(args).deadline(DEADLINE)
 }
 
 #[test]
@@ -36,7 +38,7 @@ fn an_interrupted_demo_leaves_no_process() {
         return;
     }
     for after_ms in [50, 400, 1500] {
-        let mut demo = Command::new(env!("CARGO_BIN_EXE_meshctl"))
+        let mut demo = Command::new(programs().unwrap().meshctl)
             .args(["demo"])
             .env("MESHWORK_TEST_STAY", format!("demo-{after_ms}"))
             .stdout(std::process::Stdio::null())

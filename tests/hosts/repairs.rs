@@ -8,7 +8,6 @@ use meshwork::lab::{
     testing::{Load, in_lab},
     wait_until,
 };
-use serde_json::Value;
 
 use crate::fixture::{DEADLINE, PATIENCE, meshed, wait_reach};
 
@@ -56,16 +55,24 @@ fn ports(host: &Host) -> Result<Vec<String>> {
     Ok(names.filter(|name| name.starts_with("mw")).map(str::to_owned).collect())
 }
 
-/// The mesh's routes through nexthop objects.
-fn routes(host: &Host) -> Result<Vec<String>> {
-    let routes = host.namespace().ip_json(&["-4", "route", "show"])?;
-    let routes = routes.as_array().into_iter().flatten().filter(|route| route["nhid"].is_u64());
-    Ok(routes.filter_map(|route| route["dst"].as_str()).map(str::to_owned).collect())
+/// What `ip` prints of a kind of object, as lines. Not as JSON: where there is an encapsulation,
+/// iproute2 6.1 prints its `id` and `dst` under the same keys as the object's own.
+fn lines(host: &Host, args: &[&str]) -> Result<Vec<String>> {
+    let text = host.namespace().call("ip").args(args).ok()?;
+    Ok(text.lines().map(str::to_owned).collect())
 }
 
-fn nexthops(host: &Host) -> Result<Vec<u64>> {
-    let nexthops: Value = host.namespace().ip_json(&["nexthop", "show"])?;
-    Ok(nexthops.as_array().into_iter().flatten().filter_map(|hop| hop["id"].as_u64()).collect())
+/// The mesh's IPv4 routes through nexthop objects: `10.32.64.0/18 nhid 77 ...`.
+fn routes(host: &Host) -> Result<Vec<String>> {
+    let mut routes = lines(host, &["-4", "route", "show"])?;
+    routes.retain(|route| route.contains(" nhid "));
+    Ok(routes.iter().filter_map(|route| Some(route.split(' ').next()?.to_owned())).collect())
+}
+
+/// The ids of the nexthop objects: `id 77 ...`.
+fn nexthops(host: &Host) -> Result<Vec<String>> {
+    let nexthops = lines(host, &["nexthop", "show"])?;
+    Ok(nexthops.iter().filter_map(|hop| Some(hop.split(' ').nth(1)?.to_owned())).collect())
 }
 
 /// The tables of nftables that are not the lab's.
@@ -136,9 +143,7 @@ fn a_deleted_nexthop_is_made_again_with_its_routes() {
             Ok(!before.is_empty() && nexthops(host)? == before && routes(host)? == routes_before)
         };
         repaired("the nexthops", &hosts, &containers, there, |host| {
-            before.iter().try_for_each(|id| {
-                host.namespace().ip(&["nexthop", "delete", "id", &id.to_string()])
-            })
+            before.iter().try_for_each(|id| host.namespace().ip(&["nexthop", "delete", "id", id]))
         })
     });
 }
