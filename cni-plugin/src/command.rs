@@ -145,7 +145,8 @@ fn status(config: &Config) -> Result<String, CniError> {
 /// One small runtime for one request; threads would cost more than the request.
 fn block_on<T>(future: impl Future<Output = T>) -> Result<T, CniError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
+        .enable_io()
+        .enable_time()
         .build()
         .map_err(|error| CniError::new(error::IO, format!("no runtime: {error}")))?;
     Ok(runtime.block_on(future))

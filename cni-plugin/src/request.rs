@@ -34,8 +34,9 @@ pub(crate) fn attach(env: &Environment, config: &Config) -> Result<AttachRequest
     Ok(request)
 }
 
-/// `web` is `web`, a pod is `pod.namespace`. Names that runtimes make up (`MESH_NAME` is a person's)
-/// and that DNS cannot have are left out: a container must start whatever its engine calls it.
+/// `web` is `web`, a pod is `pod.namespace`. Names that runtimes make up (`MESH_NAME` is a
+/// person's) and that DNS cannot have are left out: a container must start whatever its engine
+/// calls it.
 fn names(args: &Args, config: &Config) -> Vec<String> {
     let mut derived: Vec<String> = Vec::new();
     match (&args.pod, &args.pod_namespace) {

@@ -1,6 +1,7 @@
 //! meshd's answer in the shape of each version of the spec.
 //!
-//! 0.3.x and 0.4.0 have `ips[].version`; from 1.0.0 on it is gone; 1.1.0 knows an interface's `mtu`.
+//! 0.3.x and 0.4.0 have `ips[].version`; from 1.0.0 on it is gone; 1.1.0 knows an interface's
+//! `mtu`.
 //! An IPAM plugin's result has no interfaces, and so no indexes into them.
 
 use std::net::IpAddr;

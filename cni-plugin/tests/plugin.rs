@@ -110,10 +110,7 @@ fn serve(stream: UnixStream, answers: &Answers, asked: &Mutex<Vec<(String, Value
         Err(error) => ("409 Conflict", serde_json::to_string(&ErrorBody { error }).unwrap()),
     };
     let length = text.len();
-    let _ = write!(
-        reader.get_mut(),
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{text}"
-    );
+    let _ = write!(reader.get_mut(), "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{text}");
 }
 
 /// meshd's answer to an attach, as the real one fills it.

@@ -217,8 +217,10 @@ impl Ipam {
         self.held.addresses(holder)
     }
 
-    /// How many addresses of a range this host could give at once.
+    /// How many addresses of a range this host could give at once to whoever wants any.
     pub fn free_in(&self, range: &Block) -> u128 {
-        self.pools.get(range).map_or(0, crate::pool::Pool::usable)
+        let Some(pool) = self.pools.get(range) else { return 0 };
+        let aside = self.space.wanted_in(range).filter(|address| pool.has(number(*address).1));
+        pool.usable().saturating_sub(aside.count() as u128)
     }
 }

@@ -1,7 +1,7 @@
 //! Answering requests for space: the donor's half.
 //!
-//! There is no table of answered requests: whether a request was answered is in the ring itself, and
-//! so is still known after a restart. A live own grant to the requester that it had not seen when it
+//! There is no table of answered requests: whether a request was answered is in the ring itself,
+//! also after a restart. A live own grant to the requester that it had not seen when it
 //! asked is the answer. If the grant is gone from the ring, its receiver has written since, and the
 //! request is known to be old by that.
 
@@ -83,7 +83,7 @@ impl Ipam {
             {
                 return Err(SpaceRefusal::NotOwner);
             }
-            return if pool.is_spare(&block) { Ok(block) } else { Err(SpaceRefusal::NothingFree) };
+            return if self.is_spare(&block) { Ok(block) } else { Err(SpaceRefusal::NothingFree) };
         }
         let usable = pool.usable();
         // Half is kept, and so much that this host need not ask in its turn, or two would pass the

@@ -1,15 +1,15 @@
 //! A host's part in the mesh's addresses: its copy of the ring and what it does with what it owns.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use mesh_router::{PeerId, store::RunError};
 
 use crate::{
+    ask::Space,
     block::{Block, number},
     held::{Held, Holder},
     pool::{Pool, is_reserved},
     ring::{ENTRIES_MAX, RANGES_MAX, Ring, RingKey, RingValue, Version, check_range},
-    space::Space,
     view::{Mutation, Owner, View},
 };
 
@@ -82,6 +82,17 @@ pub struct Conflict {
     pub owner: Owner,
 }
 
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is held here by {} and ", self.address, self.holder)?;
+        match self.owner {
+            Owner::Peer(peer) => write!(f, "belongs to peer {}", peer.short()),
+            Owner::Unknown { ask } => write!(f, "its owner is known to peer {} only", ask.short()),
+            Owner::Outside => write!(f, "is in no range of the mesh"),
+        }
+    }
+}
+
 impl Ipam {
     /// A host that knows nothing yet.
     pub fn new(me: PeerId) -> Self {
@@ -106,7 +117,7 @@ impl Ipam {
         &self.ring
     }
 
-    /// The replicated ring, to restore rows, mark writes durable and drain changes. After restoring,
+    /// The replicated ring, to restore rows, mark writes durable, drain changes. After restoring,
     /// call [`Ipam::refresh`]; take deltas with [`Ipam::absorb`], never here.
     pub fn store_mut(&mut self) -> &mut Ring {
         &mut self.ring
@@ -273,6 +284,10 @@ impl Ipam {
     /// writes with a greater counter than all of them; in the other order a receiver that passes a
     /// part on, having heard the grant only, would lose against the late retirement of that part.
     pub(crate) fn write_grant(&mut self, block: Block, owner: PeerId) {
+        debug_assert!(
+            self.is_spare(&block) || self.mutation.grant_fragments,
+            "{block} is not solid"
+        );
         let inside = self.inside(&block);
         // A greater epoch anywhere about this block would beat the grant, so it is taken over.
         let epoch =
@@ -292,6 +307,16 @@ impl Ipam {
             let dot = self.ring.write(RingKey::Block(block), RingValue::Owned { owner, epoch });
             assert_eq!(dot.counter, grant.counter, "the retirements name another grant");
         }
+    }
+
+    /// Whether a block is solid: wholly this host's own, with no address held.
+    pub(crate) fn is_spare(&self, block: &Block) -> bool {
+        let (first, last) = (block.first_number(), block.last_number());
+        self.held.between(block.first(), block.last()).next().is_none()
+            && self
+                .pools
+                .iter()
+                .any(|(range, pool)| range.covers(block) && pool.owned().covers(first, last))
     }
 
     /// The live entries inside a block, itself excepted, with their epochs.
@@ -340,7 +365,7 @@ impl Ipam {
             let pool = &self.pools[&range];
             let mine = pool.owned().contains(number(address).1);
             assert_eq!(mine, self.owner(address) == me, "{address}: pool and ring differ");
-            assert!(!mine || !pool.is_spare(&Block::single(address)), "{address} is held and free");
+            assert!(!pool.has(number(address).1), "{address} is held and free");
         }
     }
 

@@ -4,22 +4,23 @@
 //!
 //! ```text
 //!   ring deltas --absorb--> ring ==derive==> view --> owner(), routes()
-//!                            ^                 |
-//!                          grant             pools --> allocate(), release()
-//!                            ^                 |
-//!   SpaceMessage --> donor --+               space --> SpaceMessage
+//!                            ^                |
+//!                          grant            pools --> allocate(), release()
+//!                            ^                |
+//!   SpaceMessage --> donor --+               ask --> SpaceMessage
 //! ```
 //!
 //! * [`block`]: CIDR prefixes; `intervals`: sets of addresses.
 //! * [`ring`]: the replicated entries; [`view`]: what they say, and why a partial copy is safe.
 //! * [`held`], [`pool`], [`allocate`]: who holds what here, what is free, giving and taking back.
-//! * [`space`], `donor`: asking peers for space ahead of need, and answering.
+//! * [`space`], [`ask`], `donor`: asking peers for space ahead of need, and answering.
 //!
 //! Not here yet: agreement on the founders, removal of dead hosts and leases. Their fence is: an
 //! ownership's epoch beats every counter.
 #![forbid(unsafe_code)]
 
 pub mod allocate;
+pub mod ask;
 pub mod block;
 mod donor;
 pub mod held;

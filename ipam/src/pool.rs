@@ -6,15 +6,16 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
+    ask::ASKS_MAX,
     block::{Block, Family, number},
     intervals::Intervals,
 };
 
 /// Released addresses whose order is remembered; beyond it the oldest become free like any other.
 pub const RESTING_MAX: usize = 1 << 16;
-/// In a free block that is given away at least one address must be of use, and a reserved address
-/// is met at most this often in a row (last of a range, then first of it, and IPv6's anycast).
-const RESERVED_RUN: usize = 4;
+/// Addresses that are passed over in one search: those set aside for claims, and the reserved ones,
+/// of which at most three lie in a row (last of a range, first of it, an anycast address).
+const PASSED_MAX: usize = ASKS_MAX + 4;
 
 /// Own addresses of one range.
 ///
@@ -89,25 +90,17 @@ impl Pool {
 
     /// Takes the next address in rotation, but none of those set aside.
     pub(crate) fn next(&mut self, aside: impl Fn(u128) -> bool) -> Option<u128> {
+        let start = self.range.first_number();
         let mut from = self.cursor;
-        let mut tries = RESERVED_RUN;
-        while tries > 0 {
-            let first = self.range.first_number();
-            let Some(number) = self.free.at_or_after(from).or_else(|| self.free.at_or_after(first))
-            else {
-                break;
-            };
-            let next = number.saturating_add(1);
+        for _ in 0..PASSED_MAX {
+            let ahead = self.free.at_or_after(from).or_else(|| self.free.at_or_after(start));
+            let Some(number) = ahead else { break };
+            from = number.saturating_add(1);
             if !self.reserved(number) && !aside(number) {
                 self.free.remove(number, number);
-                self.cursor = next;
+                self.cursor = from;
                 return Some(number);
             }
-            // Those set aside are few and bounded; they do not use up the tries.
-            if !aside(number) || next <= from {
-                tries -= 1;
-            }
-            from = next;
         }
         let number = *self.resting.values().find(|number| !aside(**number))?;
         self.wake(number);
@@ -139,7 +132,7 @@ impl Pool {
         }
     }
 
-    /// Goes on behind this address: it was the last one given before a restart, as far as one knows.
+    /// Goes on behind this address: the last one given before a restart, as far as is known.
     pub(crate) fn skip_to(&mut self, number: u128) {
         self.cursor = self.cursor.max(number.saturating_add(1));
     }
@@ -178,17 +171,9 @@ impl Pool {
         })
     }
 
-    /// Whether the block is wholly own and no address in it is held.
-    pub(crate) fn is_spare(&self, block: &Block) -> bool {
-        let (first, last) = (block.first_number(), block.last_number());
-        if !self.owned.covers(first, last) {
-            return false;
-        }
-        let mut free = self.free.clone();
-        for (number, _) in self.released.range(first..=last) {
-            free.insert(*number, *number);
-        }
-        free.covers(first, last)
+    /// Whether the address could be given.
+    pub(crate) fn has(&self, number: u128) -> bool {
+        self.free.contains(number) || self.released.contains_key(&number)
     }
 
     pub(crate) fn check_invariants(&self) {
@@ -203,7 +188,7 @@ impl Pool {
     }
 }
 
-/// Whether an address is never given: the first of its range, the last of an IPv4 range (broadcast),
+/// Whether an address is never given: first of its range, last of an IPv4 range (broadcast),
 /// and the subnet-router anycast address of an IPv6 /64 (RFC 4291, section 2.6.1).
 pub(crate) fn reserved(range: &Block, number: u128) -> bool {
     let first = number == range.first_number();

@@ -4,8 +4,8 @@
 //!
 //! 1. Only solid blocks are granted, ones that the giver owns wholly: every caller of
 //!    `Ipam::write_grant` sees to it.
-//! 2. A retired entry names a block around it and that block's version. While the copy lacks it, the
-//!    owner there is unknown, and the writer is asked, who knows. Else the entry says nothing.
+//! 2. A retired entry names a block around it and that block's version. While the copy lacks it,
+//!    the owner there is unknown, and the writer is asked, who knows. Else the entry says nothing.
 //! 3. What lies inside a grant is retired before the grant is written, so who has seen the grant
 //!    has seen that, and writes with greater versions: `Ipam::write_grant`.
 //!

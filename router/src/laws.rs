@@ -1,7 +1,7 @@
 //! The laws of a replicated store, for the tests of whoever keeps data in one.
 //!
 //! Three replicas make a random history of writes and exchanges; then merge has to be commutative,
-//! associative and idempotent, a delta has to equal the full state however it is cut and in whatever
+//! associative and idempotent, a delta has to equal the full state however it is cut and in any
 //! order its origins come, and a restored store has to equal the one it was read from. After a
 //! history with cut deltas all replicas have to agree once they have exchanged everything.
 //!
@@ -26,7 +26,7 @@ const STEPS: usize = 40;
 /// What two replicas must agree on.
 type State<R> = (Vec<(<R as Register>::Key, Entry<<R as Register>::Value>)>, VersionVector);
 
-/// Checks the laws on histories of these seeds. `write` makes a random write for a replica, or none.
+/// Checks the laws on histories of these seeds. `write` gives a random write of a replica.
 ///
 /// # Panics
 /// When a law is broken; the message names the seed and the law.

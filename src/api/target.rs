@@ -104,7 +104,8 @@ impl Target {
     }
 }
 
-/// RFC 1123 section 2.1: labels of letters, digits and inner hyphens; `_` is let pass as resolvers do.
+/// RFC 1123 section 2.1: labels of letters, digits and inner hyphens; `_` is let pass, as
+/// resolvers do.
 fn is_host_name(text: &str) -> bool {
     let text = text.strip_suffix('.').unwrap_or(text);
     let label = |label: &str| {

@@ -1,7 +1,7 @@
 //! Join tokens: a mesh's id and secret as one word that survives copying by hand.
 //!
 //! ```text
-//!   mw1 + base32( mesh id (16 bytes) | secret (32 bytes) | check (4 bytes) ), lower case, 87 letters
+//!   "mw1" base32( mesh id (16 bytes) | secret (32) | check (4) ), lower case, 87 letters
 //! ```
 //!
 //! base32 (RFC 4648 section 6, no padding) because one click selects it whole and neither case nor

@@ -17,7 +17,7 @@ pub struct InitArgs {
 /// Flags of `join`.
 #[derive(Debug, Args)]
 pub struct JoinArgs {
-    /// Members of the mesh, host[:port]
+    /// Members of the mesh, `host[:port]`
     #[arg(required = true, value_name = "ADDR")]
     targets: Vec<String>,
     /// The mesh's token, as a member's `meshctl token show` prints it

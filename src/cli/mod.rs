@@ -1,7 +1,7 @@
 //! meshctl: what a person types. One file per noun; each turns flags into requests of the local
 //! API and its answers into a few readable lines, or with `--json` passes them on as they are.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -83,7 +83,10 @@ fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => return demo::run(&args, global.json),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "meshctl", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "meshctl", &mut script);
+            // A reader that has gone (`| head`) is no error.
+            drop(std::io::stdout().write_all(&script));
             return Ok(ExitCode::SUCCESS);
         }
         _ => {}

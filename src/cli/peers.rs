@@ -11,7 +11,7 @@ use crate::api::types::{Done, Peer, TargetRequest};
 /// Flags of `connect` and `forget`.
 #[derive(Debug, Args)]
 pub struct TargetArgs {
-    /// Where a member is, host[:port]
+    /// Where a member is, `host[:port]`
     #[arg(value_name = "ADDR")]
     target: String,
 }

@@ -1,8 +1,9 @@
 //! meshd's configuration: flags over environment over file over defaults, checked as a whole.
 //!
-//! One table ([`KEYS`]) makes all three: key `state-dir` is the flag `--state-dir`, the variable
+//! One table (`KEYS`) makes all three: key `state-dir` is the flag `--state-dir`, the variable
 //! `MESHWORK_STATE_DIR` and the TOML key `state-dir`. Lists are repeated flags, comma-separated
-//! variables and TOML arrays; an empty variable counts as unset. A wrong value is one line: which key, which value, what is allowed.
+//! variables and TOML arrays; an empty variable counts as unset. A wrong value is one line: which
+//! key, which value, what is allowed.
 
 use std::{
     collections::BTreeMap,

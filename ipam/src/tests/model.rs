@@ -39,7 +39,7 @@ impl World {
             tokens: vec![0; 16],
             known: vec![true; 16],
             flying: Vec::new(),
-            allocating: seed % 2 == 0,
+            allocating: seed.is_multiple_of(2),
             mutation,
         };
         world.exchange_all();
@@ -97,7 +97,7 @@ impl World {
         let pool = &host.pools[&range()];
         let partly = self.mutation.grant_fragments && pool.owned().contains(block.first_number());
         let held = host.held.between(block.first(), block.last()).next().is_some();
-        (!held && (partly || pool.is_spare(&block))).then_some(block)
+        (host.is_spare(&block) || (partly && !held)).then_some(block)
     }
 
     fn allocate(&mut self, host: usize) {
@@ -182,6 +182,7 @@ impl World {
             for (at, host) in self.hosts.iter().enumerate() {
                 let mine = host.owner(address) == Owner::Peer(id(at));
                 let token = self.tokens[index] == at;
+                assert_eq!(routed(host, address), host.owner(address).route(), "{address} at {at}");
                 if mine && !token {
                     return Err(format!("{address}: {at} takes for its own what is another's"));
                 }
@@ -222,6 +223,12 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// Where the kernel would send a packet: the longest matching route.
+fn routed(host: &Ipam, address: std::net::IpAddr) -> Option<mesh_router::PeerId> {
+    let matching = host.routes().iter().filter(|(block, _)| block.contains(address));
+    matching.max_by_key(|(block, _)| block.length()).map(|(_, peer)| *peer)
 }
 
 fn id(index: usize) -> mesh_router::PeerId {

@@ -95,6 +95,8 @@ fn restored_addresses_are_held_again_and_the_next_ones_lie_behind_them() {
     let conflicts = ipam.conflicts();
     assert_eq!(conflicts.len(), 1);
     assert_eq!(conflicts[0].owner, Owner::Outside);
+    let words = "192.0.2.1 is held here by a/eth0 and is in no range of the mesh";
+    assert_eq!(conflicts[0].to_string(), words);
     ipam.check_invariants();
 }
 

@@ -88,7 +88,8 @@ impl Served {
         let mut stream = UnixStream::connect(self.socket()).await.unwrap();
         let length = body.len();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: m\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: m\r\nconnection: close\r\n\
+             content-length: {length}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         // A server may answer before it has read a body that is too long.

@@ -39,6 +39,19 @@ fn flags(flags: &[&str]) -> Result<Config, ConfigError> {
 }
 
 #[test]
+fn the_command_line_is_well_formed_and_shows_variables() {
+    command().debug_assert();
+    let help = command().render_help().to_string();
+    assert!(help.contains("--state-dir <DIR>") && help.contains("MESHWORK_STATE_DIR"), "{help}");
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let variables = [("MESHWORK_NAME", "a"), ("MESHWORK_BRIDGE", ""), ("MESHWORK_TOKEN", "")];
+    assert_eq!(load(&[], &variables, Path::new("/nonexistent")).unwrap().bridge, "mesh0");
+}
+
+#[test]
 fn without_any_option_the_defaults_hold() {
     let config = flags(&["--name", "a"]).unwrap();
     assert_eq!(config.state_dir, Path::new("/var/lib/meshwork"));
