@@ -96,6 +96,11 @@ impl Journal {
         self.pending.is_empty() && self.collected.is_empty()
     }
 
+    /// Whether the disk is being rested after a failure: what is collected waits.
+    pub(super) fn is_resting(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
     /// The replicas were thrown away: what is still on its way to the disk is not about the new ones.
     pub(super) fn forget_marks(&mut self) {
         for pending in self.pending.values_mut() {

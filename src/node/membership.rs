@@ -401,7 +401,7 @@ impl Node {
         let Some(Leaving { id, .. }) = self.leaving.take() else { return };
         self.notice(false, "left the mesh".to_owned());
         self.exit();
-        self.reply(id, Ok(Reply::Done));
+        self.acknowledge(id, Ok(Reply::Done));
     }
 
     /// Stops being a member: nothing of the mesh stays, neither here nor in the kernel.

@@ -8,8 +8,10 @@
 //! * `journal`: writes on their way to the disk. `rows`: what they look like.
 //! * `attachment`, `attaching`, `standing`: what containers are given, and the states that this goes through.
 //! * `membership`: init, join, leave. `peers`: what follows from who can be reached.
+//! * `acknowledge`: answers that wait for the disk.
 //! * `naming`: records by hand. `plan`, `status`: pure views of the whole.
 
+mod acknowledge;
 mod attaching;
 pub mod attachment;
 pub mod desired;
@@ -97,6 +99,7 @@ pub struct Node {
     /// The holders whose slot waits for a batch.
     storing: BTreeMap<BatchId, Vec<Holder>>,
     queued: Queued,
+    acknowledgements: acknowledge::Held,
     underlay: Option<Underlay>,
     /// The kernel has once stood as it should.
     programmed: bool,
@@ -132,6 +135,7 @@ impl Node {
             waiting: BTreeSet::new(),
             storing: BTreeMap::new(),
             queued: Vec::new(),
+            acknowledgements: acknowledge::Held::new(),
             underlay: None,
             programmed: false,
             program_at: None,
@@ -285,6 +289,7 @@ impl Node {
         if let Some((batch, writes)) = self.journal.flush(marks) {
             self.outputs.push_back(Output::Persist { batch, writes });
         }
+        self.acknowledge_unchanged();
     }
 
     fn persisted(&mut self, batch: BatchId) {
@@ -296,18 +301,23 @@ impl Node {
         self.router.pump(&replicas(&mut self.ipam, &mut self.zone));
         self.forward_effects();
         self.stored(batch);
+        self.acknowledge_upto(batch);
     }
 
     fn persist_failed(&mut self, batch: BatchId, reason: String) {
         self.notice(true, format!("the state cannot be written: {reason}"));
         self.journal.failed(batch, reason, self.now);
         self.store_failed(batch);
+        self.acknowledge_failure(batch);
     }
 
     fn request(&mut self, id: RequestId, request: Request, patience: Duration) {
         let until = self.now + patience;
         let result = match request {
-            Request::Init { credentials, ranges } => self.init(credentials, &ranges),
+            Request::Init { credentials, ranges } => {
+                let result = self.init(credentials, &ranges);
+                return self.acknowledge(id, result);
+            }
             Request::Join { credentials, targets } => {
                 return self.join(id, credentials, &targets, patience);
             }
@@ -317,11 +327,23 @@ impl Node {
             Request::Peers => Ok(Reply::Peers(self.peers())),
             Request::Check { container, interface } => self.check(container, interface),
             Request::Allocations => Ok(Reply::Allocations(self.allocations())),
-            Request::DnsAdd { name, addresses } => self.dns_add(&name, addresses),
-            Request::DnsRemove { name, addresses } => self.dns_remove(&name, &addresses),
+            Request::DnsAdd { name, addresses } => {
+                let result = self.dns_add(&name, addresses);
+                return self.acknowledge(id, result);
+            }
+            Request::DnsRemove { name, addresses } => {
+                let result = self.dns_remove(&name, &addresses);
+                return self.acknowledge(id, result);
+            }
             Request::DnsList => Ok(Reply::Records(self.dns_list())),
-            Request::Connect(target) => self.connect(target),
-            Request::Forget(target) => self.forget(target),
+            Request::Connect(target) => {
+                let result = self.connect(target);
+                return self.acknowledge(id, result);
+            }
+            Request::Forget(target) => {
+                let result = self.forget(target);
+                return self.acknowledge(id, result);
+            }
             Request::Detach { container, interface } => {
                 return self.detach(id, &container, interface.as_deref());
             }
