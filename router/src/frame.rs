@@ -33,10 +33,8 @@ impl Digest {
 pub enum Frame {
     /// The first on each link.
     Hello {
-        /// Of all that the sender has.
-        digest: Digest,
-        /// Per kind, how far the sender has the receiver's own entries.
-        yours: [u64; Kind::COUNT],
+        /// Per kind, what the sender has.
+        vectors: [VersionVector; Kind::COUNT],
     },
     /// Each second.
     Heartbeat {

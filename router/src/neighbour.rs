@@ -60,8 +60,6 @@ pub(crate) struct Neighbour {
     pub(crate) mismatches: u32,
     /// Its hello has come.
     greeted: bool,
-    /// What it has, of every origin; before that only how far it has our own entries.
-    known: bool,
     /// It has asked for all that it lacks.
     serving: bool,
     cursors: [Cursor; Kind::COUNT],
@@ -76,26 +74,20 @@ impl Neighbour {
             in_flight: 0,
             mismatches: 0,
             greeted: false,
-            known: false,
             serving: false,
             cursors: Default::default(),
         }
     }
 
-    /// Its hello came: from here on our own entries can be pushed.
-    pub(crate) fn greet(&mut self, me: PeerId, yours: [u64; Kind::COUNT]) {
+    /// Its hello came: from here on it can be sent what it lacks.
+    pub(crate) fn greet(&mut self, vectors: [VersionVector; Kind::COUNT]) {
+        self.cursors = vectors.map(Cursor::at);
         self.greeted = true;
-        for (cursor, counter) in self.cursors.iter_mut().zip(yours) {
-            if !self.known {
-                cursor.have.dots.insert(me, counter);
-            }
-        }
     }
 
     /// It said what it has and asked for the rest.
     pub(crate) fn want(&mut self, vectors: [VersionVector; Kind::COUNT]) {
         self.cursors = vectors.map(Cursor::at);
-        self.known = true;
         self.serving = true;
     }
 
@@ -104,7 +96,6 @@ impl Neighbour {
         self.mismatches = 0;
         if !self.serving {
             self.cursors = ours.clone().map(Cursor::at);
-            self.known = true;
         }
     }
 
@@ -136,13 +127,11 @@ impl Neighbour {
             return None;
         }
         let (me, peer) = (members.me(), self.up.peer);
-        let (known, serving) = (self.known, self.serving);
+        let serving = self.serving;
         // Our own entries go to everybody. Those of others go to who asked, and to who has no link
-        // to their origin and so cannot have them from there.
+        // to their origin and so cannot have them from there. (The ring goes whole: see the store.)
         let wanted = |origin: PeerId| {
-            origin == me
-                || serving
-                || (known && origin != peer && !topology::linked(members, origin, peer))
+            origin == me || serving || (origin != peer && !topology::linked(members, origin, peer))
         };
         for kind in Kind::ALL {
             let replica: &dyn Replica = match kind {

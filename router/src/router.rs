@@ -235,10 +235,7 @@ impl Router {
         self.by_peer.insert(peer, link);
         self.neighbours.insert(link, Neighbour::new(up, now));
         let vectors = announced(&self.members, replicas);
-        let have: Vec<&dyn Replica> = vec![&self.members, &*replicas.ring, &*replicas.zone];
-        let yours: Vec<u64> = have.iter().map(|replica| replica.announced().get(&peer)).collect();
-        let hello =
-            Frame::Hello { digest: Digest::of(&vectors), yours: [yours[0], yours[1], yours[2]] };
+        let hello = Frame::Hello { vectors };
         self.send(link, false, &hello);
         self.links_changed(now);
     }
@@ -308,9 +305,9 @@ impl Router {
         now: Time,
     ) -> Result<(), String> {
         match frame {
-            Frame::Hello { digest, yours } => {
-                let me = self.me;
-                self.neighbour(link).greet(me, yours);
+            Frame::Hello { vectors } => {
+                let digest = Digest::of(&vectors);
+                self.neighbour(link).greet(vectors);
                 self.on_digest(link, (digest, true), replicas, now);
             }
             Frame::Heartbeat { digest } => self.on_digest(link, (digest, false), replicas, now),
@@ -378,6 +375,8 @@ impl Router {
             Kind::Zone => &mut *replicas.zone,
         };
         let before = replica.announced();
+        // What could not be taken because something before it is missing comes again: the next
+        // heartbeats' digests differ.
         replica.apply(bytes).map_err(|error| error.to_string())?;
         let after = replica.announced();
         self.neighbour(link).has(kind, &before, &after);

@@ -23,7 +23,10 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{PeerId, codec};
+use crate::{
+    PeerId,
+    codec::{self, FRAME_BYTES_MAX},
+};
 
 /// A write: who made it, and its number on that peer's Lamport clock.
 pub type Dot = crdts::Dot<PeerId>;
@@ -321,7 +324,26 @@ impl<R: Register> Store<R> {
 
     /// Encodes what a receiver at `since` lacks, of the origins that `wanted` names, in about
     /// `budget` bytes (at least one entry, so that there is always progress).
+    ///
+    /// Where keys have several writers the delta is of all origins at once, and cut only beyond half
+    /// a frame: an entry that one origin's run leaves out was superseded by another's, which must
+    /// come with it.
     pub fn delta(&self, since: &Cursor, wanted: impl Fn(PeerId) -> bool, budget: usize) -> Delta {
+        if R::SINGLE_WRITER {
+            self.delta_cut(since, wanted, budget)
+        } else {
+            self.delta_cut(since, |_| true, budget.max(FRAME_BYTES_MAX / 2))
+        }
+    }
+
+    /// As [`Store::delta`], but cut and filtered whatever the keys are: what a receiver of a very
+    /// large ring may see, and what its rules must survive.
+    pub fn delta_cut(
+        &self,
+        since: &Cursor,
+        wanted: impl Fn(PeerId) -> bool,
+        budget: usize,
+    ) -> Delta {
         let mut delta = Delta { cursor: since.clone(), ..Delta::default() };
         let mut runs = Vec::new();
         let mut size = 0;
@@ -377,9 +399,9 @@ impl<R: Register> Store<R> {
         (run, size)
     }
 
-    /// Takes an encoded delta. Runs that start after what this replica has are left out (the
-    /// sender's picture of us was too good; vectors are then exchanged again), and so is what is
-    /// known already. Returns whether every run was taken.
+    /// Takes an encoded delta. A run that starts after what this replica has is left out (the
+    /// sender's picture of us was too good; vectors are then exchanged again), and with it, where
+    /// keys have several writers, the whole delta. Returns whether everything was taken.
     ///
     /// # Errors
     /// When the bytes are no delta or hold an entry that cannot be; nothing is taken then.
@@ -388,6 +410,9 @@ impl<R: Register> Store<R> {
             codec::decode(bytes).map_err(|error| RunError::Codec(error.to_string()))?;
         for run in &runs {
             check_run::<R>(run)?;
+        }
+        if !R::SINGLE_WRITER && runs.iter().any(|run| run.after > self.vector.get(&run.origin)) {
+            return Ok(false);
         }
         let mut all = true;
         for run in runs {

@@ -44,19 +44,21 @@ impl Node {
                 self.give_up(holder, gone);
             }
             Stage::Removing { .. } => self.finish(holder),
-            Stage::Making { .. } | Stage::Standing => self.begin_removal(holder),
+            Stage::Making { .. } | Stage::Standing => self.begin_removal(holder, true),
         }
     }
 
-    fn begin_removal(&mut self, holder: &Holder) {
+    /// Deletes the record and the names; `unwire` is whether a link may stand.
+    fn begin_removal(&mut self, holder: &Holder, unwire: bool) {
         let batch = self.journal.current();
         let slot = self.slots.get_mut(holder).expect("only slots that exist are removed");
         let record = slot.record.clone();
-        slot.stage = Stage::Removing { storing: Some(batch), wiring: record.wiring.is_some() };
+        let wiring = record.wiring.clone().filter(|_| unwire);
+        slot.stage = Stage::Removing { storing: Some(batch), wiring: wiring.is_some() };
         self.storing.entry(batch).or_default().push(holder.clone());
         self.delete_record(&record);
         self.zone.remove_holder(&zone_holder(holder));
-        if let Some(wiring) = record.wiring {
+        if let Some(wiring) = wiring {
             let holder = holder.clone();
             self.outputs.push_back(Output::Unwire { holder, host_name: wiring.host_name });
             self.replan_ports();
@@ -90,7 +92,7 @@ impl Node {
                         format!("the state cannot be written: {reason}"),
                         "make room on the disk of the state directory, or make it writable",
                     ));
-                    self.begin_removal(&holder);
+                    self.begin_removal(&holder, true);
                     self.answer_failure(&holder);
                 }
                 Stage::Removing { .. } => self.store_again(&holder),
@@ -129,8 +131,8 @@ impl Node {
         let Some(slot) = self.slots.get_mut(holder) else { return };
         if matches!(slot.stage, Stage::Making { .. }) {
             slot.failure = Some(refusal);
-            self.begin_removal(holder);
-            self.answer_failure(holder);
+            // The kernel has left nothing; the askers hear of it when the disk has not, either.
+            self.begin_removal(holder, false);
         }
     }
 
@@ -166,6 +168,10 @@ impl Node {
                 }
             }
             Stage::Removing { storing: None, wiring } => {
+                if slot.failure.is_some() {
+                    self.answer_failure(holder);
+                }
+                let slot = self.slots.get_mut(holder).expect("it was just there");
                 let removers = std::mem::take(&mut slot.removers);
                 for remover in removers {
                     self.reply(remover, Ok(Reply::Done));
@@ -232,6 +238,12 @@ impl Node {
 
     /// What a holder has been given, for the asker.
     fn attached(&self, record: &Record) -> Reply {
+        if record.holder.interface.is_empty() {
+            let holder = record.holder.container.clone();
+            let address = record.addresses.first().copied().expect("a claim is of one address");
+            let interface = String::new();
+            return Reply::Claimed(types::Allocation { address, holder, interface });
+        }
         let networks = record.addresses.iter().filter_map(|address| self.with_prefix(*address));
         let wiring = record.wiring.as_ref();
         let gateways = match wiring {

@@ -119,7 +119,7 @@ impl World {
         let to = self.rng.random_range(0..HOSTS);
         let since = Cursor::at(self.hosts[to].store().announced());
         let budget = self.rng.random_range(1..300);
-        let delta = self.hosts[from].store().delta(&since, |_| true, budget);
+        let delta = self.hosts[from].store().delta_cut(&since, |_| true, budget);
         if !delta.bytes.is_empty() {
             self.flying.push((to, Packet::Ring(delta.bytes)));
         }

@@ -131,7 +131,7 @@ impl World {
         };
         let budget = if self.rng.random() { usize::MAX } else { self.rng.random_range(1..120) };
         let wanted = |origin| (0..HOSTS).any(|o| id(o) == origin && origins & (1 << o) != 0);
-        let delta = self.hosts[from].store().delta(&Cursor::at(since), wanted, budget);
+        let delta = self.hosts[from].store().delta_cut(&Cursor::at(since), wanted, budget);
         if !delta.bytes.is_empty() {
             self.flying.push((to, delta.bytes));
         }
