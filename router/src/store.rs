@@ -302,11 +302,12 @@ impl<R: Register> Store<R> {
     /// before and nobody told it is not written a second time with other content.
     pub fn recall(&mut self, recalling: bool) {
         if self.recalling && !recalling {
+            // What others told us may be told on; the jump only once it is on disk.
             let counter = self.vector.get(&self.me);
+            self.durable = self.durable.max(counter);
             if counter > 0 {
                 self.cover(self.me, self.clock + RECALL_JUMP);
             }
-            self.durable = self.vector.get(&self.me);
         }
         self.recalling = recalling;
     }

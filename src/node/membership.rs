@@ -84,13 +84,28 @@ impl Node {
         self.ipam.refresh();
         let Some(credentials) = self.mesh.clone() else { return };
         self.outputs.push_back(Output::Membership(Some(credentials)));
-        if self.router.members().own_counter() > 0 || self.ipam.store().own_counter() > 0 {
+        if self.remembers {
             self.router.settle(now);
         } else {
             self.recall(true);
         }
         self.outputs.extend(self.zone.snapshot().map(Output::Zone));
         self.replan();
+    }
+
+    /// A peer has told everything: from here on this host writes, and after a restart it knows all
+    /// that it ever wrote. Before anything is written.
+    pub(super) fn end_recall(&mut self) {
+        if self.recalling && self.router.is_settled() {
+            self.recall(false);
+            self.remember();
+            self.forget_lost_names();
+        }
+    }
+
+    fn remember(&mut self) {
+        self.remembers = true;
+        self.write_remembers();
     }
 
     fn recall(&mut self, on: bool) {
@@ -115,6 +130,7 @@ impl Node {
             Refusal::new(Code::Invalid, error.to_string(), "give other ranges with --range")
         })?;
         self.router.settle(self.now);
+        self.remember();
         self.enter(credentials.clone());
         self.notice(false, format!("founded mesh {}", credentials.mesh));
         Ok(Reply::Joined(types::Joined { mesh_id: credentials.mesh, ranges }))
@@ -230,10 +246,6 @@ impl Node {
     pub(super) fn progress_membership(&mut self) {
         if self.mesh.is_none() {
             return;
-        }
-        if self.router.is_settled() && self.recalling {
-            self.recall(false);
-            self.forget_lost_names();
         }
         if self.router.is_settled() && self.leaving.is_none() && self.describe_due {
             self.describe_due = false;
@@ -415,6 +427,7 @@ impl Node {
         self.journal.forget_marks();
         self.mesh = None;
         self.recalling = false;
+        self.remembers = false;
         self.describe_due = true;
         self.router = Router::new(self.config.me, self.config.seed ^ self.now.as_micros());
         self.ipam = mesh_ipam::Ipam::new(self.config.me);

@@ -91,6 +91,9 @@ pub struct Node {
     leaving: Option<Leaving>,
     /// This host lost its disk, or never had one, and is being told what it once wrote.
     recalling: bool,
+    /// The disk holds all that this host ever wrote, or it never wrote anything: it is not to be
+    /// told again after a restart.
+    remembers: bool,
     /// What this host says of itself may have changed.
     describe_due: bool,
     slots: BTreeMap<Holder, Slot>,
@@ -130,6 +133,7 @@ impl Node {
             joining: None,
             leaving: None,
             recalling: false,
+            remembers: false,
             describe_due: true,
             slots: BTreeMap::new(),
             waiting: BTreeSet::new(),
@@ -231,6 +235,7 @@ impl Node {
         let now = self.now;
         self.journal.timeout(now);
         self.ipam.handle_timeout(now);
+        self.end_recall();
         self.router.timeout(&replicas(&mut self.ipam, &mut self.zone), now);
         self.deliver();
         self.progress_membership();

@@ -3,6 +3,7 @@
 //! ```text
 //!  table        key                         value
 //!  mesh         "credentials"               mesh id and secret
+//!               "remembers"                 (); there once all own writes are known
 //!  targets      socket address              ()
 //!  members/…    the register's key          dot, value
 //!  ring/zone
@@ -27,11 +28,13 @@ use super::{
 };
 
 const CREDENTIALS: &[u8] = b"credentials";
+const REMEMBERS: &[u8] = b"remembers";
 
 impl Node {
     pub(super) fn restore_row(&mut self, row: Row) -> Result<(), String> {
         match row.table {
             Table::Mesh if row.key == CREDENTIALS => self.mesh = Some(value(&row)?),
+            Table::Mesh if row.key == REMEMBERS => self.remembers = true,
             // Written by a later version: not ours to judge.
             Table::Mesh => {}
             Table::Targets => self.router.add_target(key::<SocketAddr>(&row)?),
@@ -63,6 +66,10 @@ impl Node {
         self.journal.put(Table::Mesh, CREDENTIALS.to_vec(), encode(credentials));
     }
 
+    pub(super) fn write_remembers(&mut self) {
+        self.journal.put(Table::Mesh, REMEMBERS.to_vec(), Vec::new());
+    }
+
     pub(super) fn write_target(&mut self, target: SocketAddr, there: bool) {
         if there {
             self.journal.put(Table::Targets, encode(&target), Vec::new());
@@ -82,6 +89,7 @@ impl Node {
     /// Deletes all that makes this host a member.
     pub(super) fn delete_everything(&mut self) {
         self.journal.delete(Table::Mesh, CREDENTIALS.to_vec());
+        self.journal.delete(Table::Mesh, REMEMBERS.to_vec());
         let targets: Vec<SocketAddr> = self.router.targets().map(|(address, _)| address).collect();
         for target in targets {
             self.write_target(target, false);
