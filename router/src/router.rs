@@ -450,8 +450,12 @@ impl Router {
             }
         }
         for (address, peer) in &self.targets {
-            // A target behind which a member was found is dialled as that member.
-            if peer.is_none_or(|peer| member::info(&self.members, peer).is_none()) {
+            // A target behind which a member was found is dialled as that member; one who is linked
+            // and not yet known as a member, not at all.
+            let found = |peer| {
+                self.by_peer.contains_key(&peer) || member::info(&self.members, peer).is_some()
+            };
+            if !peer.is_some_and(found) {
                 wanted.push(Wanted {
                     callee: Callee::Target(*address),
                     endpoints: vec![*address],

@@ -40,11 +40,15 @@ impl Node {
         slot.removers.extend(remover);
         match slot.stage {
             Stage::Waiting(_) => {
-                let gone = Refusal::new(Code::Conflict, "it was detached meanwhile", "try again");
-                self.give_up(holder, gone);
+                self.give_up(holder, detached_meanwhile());
             }
             Stage::Removing { .. } => self.finish(holder),
-            Stage::Making { .. } | Stage::Standing => self.begin_removal(holder, true),
+            Stage::Standing => self.begin_removal(holder, true),
+            Stage::Making { .. } => {
+                slot.failure = Some(detached_meanwhile());
+                self.begin_removal(holder, true);
+                self.answer_failure(holder);
+            }
         }
     }
 
@@ -268,4 +272,8 @@ impl Node {
             domain: self.config.domain.to_string(),
         })
     }
+}
+
+fn detached_meanwhile() -> Refusal {
+    Refusal::new(Code::Conflict, "it was detached meanwhile", "try again")
 }
