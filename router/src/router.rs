@@ -149,6 +149,12 @@ impl Router {
         self.reach_at = Some(now);
     }
 
+    /// What the peers told is not all: goes on being told.
+    pub fn unsettle(&mut self) {
+        self.settled = false;
+        self.reach_at = None;
+    }
+
     /// Publishes what this host says of itself, if that is new.
     ///
     /// # Panics
