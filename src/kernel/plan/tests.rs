@@ -1,3 +1,5 @@
+//! The plan is the difference, and nothing when there is none.
+
 use super::*;
 use crate::node::desired::{Bridge, Nexthop, Tunnel, vtep_mac};
 use mesh_router::PeerId;

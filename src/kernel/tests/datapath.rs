@@ -1,3 +1,5 @@
+//! Packets between two hosts, through a relay, and over a restart.
+
 use std::net::{IpAddr, UdpSocket};
 
 use super::rig::*;

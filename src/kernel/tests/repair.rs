@@ -1,3 +1,5 @@
+//! What others break is put back within seconds, and told.
+
 use std::time::Duration;
 
 use super::rig::*;

@@ -1,3 +1,5 @@
+//! Containers' links: made, adopted, removed, and refused without a trace.
+
 use super::rig::*;
 use crate::node::desired::{Mac, Wiring};
 
