@@ -210,6 +210,10 @@ impl<R: Register> Store<R> {
         R::validate(origin, &key, &entry.value)
             .map_err(|reason| RunError::Refused { origin, reason })?;
         let counter = entry.dot.counter;
+        let other = self.by_dot.get(&origin).and_then(|keys| keys.get(&counter));
+        if other.is_some_and(|other| *other != key) {
+            return Err(RunError::Counters { origin });
+        }
         self.insert(key, entry);
         if origin == self.me {
             self.durable = self.durable.max(counter);

@@ -111,7 +111,7 @@ impl<R: Register> Store<R> {
             if seen <= since.have.get(&origin) || !wanted(origin) {
                 continue;
             }
-            if size >= budget {
+            if size >= budget && !runs.is_empty() {
                 delta.more = true;
                 break;
             }
@@ -224,6 +224,10 @@ impl<R: Register> Store<R> {
 
 fn check_run<R: Register>(run: &Run<R::Key, R::Value>) -> Result<(), RunError> {
     let origin = run.origin;
+    // A run of nothing is never sent; and an interval that is turned round has no meaning.
+    if run.after >= run.upto || run.upto > COUNTER_MAX {
+        return Err(RunError::Counters { origin });
+    }
     let mut last = run.after;
     for (counter, key, value) in &run.entries {
         if *counter <= last {
@@ -232,7 +236,7 @@ fn check_run<R: Register>(run: &Run<R::Key, R::Value>) -> Result<(), RunError> {
         last = *counter;
         R::validate(origin, key, value).map_err(|reason| RunError::Refused { origin, reason })?;
     }
-    if last > run.upto || run.upto > COUNTER_MAX {
+    if last > run.upto {
         return Err(RunError::Counters { origin });
     }
     Ok(())
