@@ -338,18 +338,30 @@ impl Router {
     ) {
         let vectors = announced(&self.members, replicas);
         let ours = Digest::of(&vectors);
-        let idle = self.pulling.is_none_or(|(_, until)| until <= now);
         if digest == ours {
             self.neighbour(link).is_equal(&vectors);
-            // Two hosts that know nothing are equal as well; that teaches nobody anything.
-            let something = vectors.iter().any(|vector| !vector.dots.is_empty());
-            if hello && something && !self.settled {
-                self.on_synced(link, now);
-            }
-        } else if (self.neighbour(link).differs(digest, ours) || hello) && idle {
+        }
+        let differs = self.neighbour(link).differs(digest, ours) || (hello && digest != ours);
+        // Who is not settled asks even its equal: only a peer that is settled will say that this
+        // is all. Its equal may have lost as much.
+        if (differs || !self.settled) && self.may_pull(link, now) {
             self.neighbour(link).mismatches = 0;
             self.pulling = Some((link, now + PULL_MAX));
             self.send(link, false, &Frame::Want { vectors });
+        }
+    }
+
+    /// Whether this neighbour may be asked for all that we lack: one at a time. Whoever did not
+    /// tell it in time lets the others have their turn.
+    fn may_pull(&mut self, link: LinkId, now: Time) -> bool {
+        match self.pulling {
+            None => true,
+            Some((_, until)) if until > now => false,
+            Some((last, _)) if last == link && self.neighbours.len() > 1 => {
+                self.pulling = None;
+                false
+            }
+            Some(_) => true,
         }
     }
 
