@@ -2,7 +2,11 @@
 //!
 //! It does not know why somebody is wanted; the router says who is, each time.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use rand::{Rng, RngExt};
 
@@ -49,6 +53,8 @@ pub struct Call {
     /// Why the last one failed.
     pub error: Option<DialError>,
     attempts: u32,
+    /// How many endpoints there are to be tried in turn.
+    endpoints: u32,
     at: Time,
     /// Others reach it.
     alive: bool,
@@ -65,10 +71,11 @@ impl Dialer {
     /// under way.
     pub fn due(&mut self, wanted: &[Wanted], now: Time, rng: &mut impl Rng) -> Vec<SocketAddr> {
         let can_be_dialled = |want: &&Wanted| !want.endpoints.is_empty();
-        self.calls.retain(|callee, call| {
-            let mut wanted = wanted.iter().filter(can_be_dialled);
-            call.dialling.is_some() || wanted.any(|want| want.callee == *callee)
-        });
+        let callees: BTreeSet<Callee> =
+            wanted.iter().filter(can_be_dialled).map(|want| want.callee).collect();
+        self.calls.retain(|callee, call| call.dialling.is_some() || callees.contains(callee));
+        let mut under_way: BTreeSet<SocketAddr> =
+            self.calls.values().filter_map(|call| call.dialling).collect();
         let mut due = Vec::new();
         for want in wanted.iter().filter(can_be_dialled) {
             let first = if want.courteous { COURTESY } else { Duration::ZERO };
@@ -76,6 +83,7 @@ impl Dialer {
                 dialling: None,
                 error: None,
                 attempts: 0,
+                endpoints: 1,
                 at: now + first + jitter(first, rng),
                 alive: want.alive,
             });
@@ -84,10 +92,15 @@ impl Dialer {
                 call.at = call.at.min(now + BACKOFF_ALIVE_MAX);
             }
             call.alive = want.alive;
+            call.endpoints = u32::try_from(want.endpoints.len()).unwrap_or(u32::MAX);
             if call.dialling.is_none() && call.at <= now {
                 let turn = call.attempts as usize % want.endpoints.len();
-                call.dialling = Some(want.endpoints[turn]);
-                due.push(want.endpoints[turn]);
+                let endpoint = want.endpoints[turn];
+                call.dialling = Some(endpoint);
+                // Two callees at one address share the attempt: two links at once would come of it.
+                if under_way.insert(endpoint) {
+                    due.push(endpoint);
+                }
             }
         }
         due
@@ -98,11 +111,16 @@ impl Dialer {
         for call in self.calls.values_mut().filter(|call| call.dialling == Some(target)) {
             call.dialling = None;
             call.attempts = call.attempts.saturating_add(1);
-            let span = if error.is_refusal() {
+            // The next endpoint is tried at once, whatever this one said: an address may be right in
+            // one network and somebody else's in another. The back-off is between rounds.
+            let rounds = call.attempts / call.endpoints;
+            let span = if call.attempts % call.endpoints != 0 {
+                BACKOFF_MIN
+            } else if error.is_refusal() {
                 BACKOFF_REFUSED
             } else {
                 let most = if call.alive { BACKOFF_ALIVE_MAX } else { BACKOFF_MAX };
-                (BACKOFF_MIN * (1 << call.attempts.min(8))).min(most)
+                (BACKOFF_MIN * (1 << rounds.min(8))).min(most)
             };
             call.at = now + span / 2 + jitter(span / 2, rng);
             call.error = Some(error.clone());
@@ -166,13 +184,35 @@ mod tests {
     fn a_dead_host_is_dialled_ever_more_rarely() {
         let gone = DialError::Unreachable("timed out".into());
         let made = attempts(&gone, false, Duration::from_secs(600));
-        assert!((40..100).contains(&made.len()), "{} attempts", made.len());
+        assert!((60..140).contains(&made.len()), "{} attempts", made.len());
     }
 
     #[test]
     fn a_refusal_is_not_retried_in_a_tight_loop() {
         let made = attempts(&DialError::WrongSecret, false, Duration::from_secs(600));
-        assert!(made.len() <= 21, "{made:?}");
+        assert!(made.len() <= 2 * 21, "each of two endpoints at most every 30 s: {made:?}");
+    }
+
+    #[test]
+    fn a_refusal_at_one_endpoint_does_not_keep_from_the_next() {
+        let made = attempts(&DialError::Ourselves, false, Duration::from_secs(5));
+        assert_eq!(made.len(), 2, "{made:?}");
+    }
+
+    #[test]
+    fn two_callees_at_one_address_share_one_attempt() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let mut both = wanted(false);
+        let target = both[0].endpoints[0];
+        both.push(Wanted {
+            callee: Callee::Target(target),
+            endpoints: vec![target],
+            ..both[0].clone()
+        });
+        let mut dialer = Dialer::default();
+        assert_eq!(dialer.due(&both, Time::ZERO, &mut rng), [target]);
+        dialer.failed(target, DialError::WrongSecret, Time::ZERO, &mut rng);
+        assert!(both.iter().all(|want| dialer.call(want.callee).unwrap().error.is_some()));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::{
     frame::{Digest, Frame},
     link::{DialError, LinkId, LinkUp},
     member::{self, Info, MemberKey, MemberValue, Members, Reach},
-    neighbour::{HEARTBEAT, Neighbour, Replicas, SILENCE_MAX, announced},
+    neighbour::{HEARTBEAT, Neighbour, Replicas, SILENCE_MAX, WINDOW_BYTES, announced},
     replica::{Kind, Replica},
     topology::{self, Hop},
 };
@@ -31,6 +31,9 @@ use crate::{
 const HOPS_MAX: u8 = 16;
 /// How long one neighbour may take to send all that we lack before another is asked.
 const PULL_MAX: Duration = Duration::from_secs(10);
+/// Bytes on their way into a link beyond which routed messages are dropped: whoever sends them asks
+/// again. Chosen: four windows of replication.
+const ROUTED_BYTES_MAX: usize = 4 * WINDOW_BYTES;
 /// Own link changes are published this much later, so that a burst of them is one write.
 const REACH_DELAY: Duration = Duration::from_millis(100);
 /// How long after its link was lost a peer that others reach is still sent packets directly: a
@@ -89,6 +92,10 @@ pub struct Router {
     /// Addresses given by hand, with the peer that was found there.
     targets: BTreeMap<SocketAddr, Option<PeerId>>,
     dialer: Dialer,
+    /// Links, members or targets changed: who is to be dialled may have, too.
+    dial_review: bool,
+    /// Something may have to be sent although no replica changed.
+    pump_due: bool,
     paths: BTreeMap<PeerId, Hop>,
     /// From whom we are getting all that we lack, and until when at most.
     pulling: Option<(LinkId, Time)>,
@@ -112,6 +119,8 @@ impl Router {
             lost: BTreeMap::new(),
             targets: BTreeMap::new(),
             dialer: Dialer::default(),
+            dial_review: true,
+            pump_due: false,
             paths: BTreeMap::new(),
             pulling: None,
             settled: false,
@@ -146,6 +155,7 @@ impl Router {
     /// peer has told it everything.
     pub fn settle(&mut self, now: Time) {
         self.settled = true;
+        self.pump_due = true;
         self.reach_at = Some(now);
     }
 
@@ -174,11 +184,13 @@ impl Router {
     /// Dials an address from now on; at once, if it was waiting.
     pub fn add_target(&mut self, address: SocketAddr) {
         self.targets.entry(address).or_insert(None);
+        self.dial_review = true;
         self.dialer.hurry(Callee::Target(address));
     }
 
     /// Does not dial it any more. Returns whether it was a target.
     pub fn remove_target(&mut self, address: SocketAddr) -> bool {
+        self.dial_review = true;
         self.targets.remove(&address).is_some()
     }
 
@@ -215,7 +227,8 @@ impl Router {
         self.neighbours.values().map(|neighbour| neighbour.has_of_ours(kind, self.me)).min()
     }
 
-    /// Sends a message to a peer, over other peers if need be. Returns whether there is a way.
+    /// Sends a message to a peer, over other peers if need be. Returns whether there is a way
+    /// that is not choked; the message may be lost all the same.
     pub fn send_to(&mut self, to: PeerId, payload: Vec<u8>) -> bool {
         let frame = Frame::Routed { from: self.me, to, hops_left: HOPS_MAX, payload };
         self.route(to, frame)
@@ -223,6 +236,7 @@ impl Router {
 
     /// A link came up.
     pub fn link_up(&mut self, up: LinkUp, replicas: &Replicas<'_>, now: Time) {
+        self.dial_review = true;
         if let Some(target) = up.dialled {
             self.dialer.succeeded(target);
             if let Some(peer) = self.targets.get_mut(&target) {
@@ -268,6 +282,7 @@ impl Router {
         if error.is_refusal() && error != DialError::Ourselves {
             self.notice(true, format!("{target} refused us: {error}"));
         }
+        self.dial_review = true;
         self.dialer.failed(target, error, now, &mut self.rng);
     }
 
@@ -281,7 +296,9 @@ impl Router {
     /// Bytes of earlier frames have left.
     pub fn sent(&mut self, link: LinkId, bytes: usize) {
         if let Some(neighbour) = self.neighbours.get_mut(&link) {
+            let full = neighbour.in_flight >= WINDOW_BYTES;
             neighbour.in_flight = neighbour.in_flight.saturating_sub(bytes);
+            self.pump_due |= full && neighbour.in_flight < WINDOW_BYTES;
         }
     }
 
@@ -314,10 +331,14 @@ impl Router {
             Frame::Hello { vectors } => {
                 let digest = Digest::of(&vectors);
                 self.neighbour(link).greet(vectors);
+                self.pump_due = true;
                 self.on_digest(link, (digest, true), replicas, now);
             }
             Frame::Heartbeat { digest } => self.on_digest(link, (digest, false), replicas, now),
-            Frame::Want { vectors } => self.neighbour(link).want(vectors),
+            Frame::Want { vectors } => {
+                self.neighbour(link).want(vectors);
+                self.pump_due = true;
+            }
             Frame::Synced => self.on_synced(link, now),
             Frame::Delta { kind, bytes } => {
                 return self.on_delta(link, (kind, &bytes), replicas, now);
@@ -344,18 +365,30 @@ impl Router {
     ) {
         let vectors = announced(&self.members, replicas);
         let ours = Digest::of(&vectors);
-        let idle = self.pulling.is_none_or(|(_, until)| until <= now);
         if digest == ours {
             self.neighbour(link).is_equal(&vectors);
-            // Two hosts that know nothing are equal as well; that teaches nobody anything.
-            let something = vectors.iter().any(|vector| !vector.dots.is_empty());
-            if hello && something && !self.settled {
-                self.on_synced(link, now);
-            }
-        } else if (self.neighbour(link).differs(digest, ours) || hello) && idle {
+        }
+        let differs = self.neighbour(link).differs(digest, ours) || (hello && digest != ours);
+        // Who is not settled asks even its equal: only a peer that is settled will say that this
+        // is all. Its equal may have lost as much.
+        if (differs || !self.settled) && self.may_pull(link, now) {
             self.neighbour(link).mismatches = 0;
             self.pulling = Some((link, now + PULL_MAX));
             self.send(link, false, &Frame::Want { vectors });
+        }
+    }
+
+    /// Whether this neighbour may be asked for all that we lack: one at a time. Whoever did not
+    /// tell it in time lets the others have their turn.
+    fn may_pull(&mut self, link: LinkId, now: Time) -> bool {
+        match self.pulling {
+            None => true,
+            Some((_, until)) if until > now => false,
+            Some((last, _)) if last == link && self.neighbours.len() > 1 => {
+                self.pulling = None;
+                false
+            }
+            Some(_) => true,
         }
     }
 
@@ -392,8 +425,16 @@ impl Router {
         Ok(())
     }
 
-    /// Sends to every link what its other end lacks, as far as the link can take it.
+    /// Whether [`Router::pump`] may find something to send although no replica changed: a link came
+    /// up, was greeted, asked or has room again.
+    pub fn pump_due(&self) -> bool {
+        self.pump_due
+    }
+
+    /// Sends to every link what its other end lacks, as far as the link can take it. Costs one look
+    /// at each link and origin: for when a replica changed, or [`Router::pump_due`].
     pub fn pump(&mut self, replicas: &Replicas<'_>) {
+        self.pump_due = false;
         let links: Vec<LinkId> = self.neighbours.keys().copied().collect();
         for link in links {
             while let Some(frame) = self
@@ -418,9 +459,12 @@ impl Router {
             self.reach_at = None;
             self.publish_reach();
         }
-        let wanted = self.wanted();
-        for target in self.dialer.due(&wanted, now, &mut self.rng) {
-            self.effects.push_back(Effect::Dial(target));
+        if self.dial_review || self.dialer.poll_timeout().is_some_and(|at| at <= now) {
+            self.dial_review = false;
+            let wanted = self.wanted();
+            for target in self.dialer.due(&wanted, now, &mut self.rng) {
+                self.effects.push_back(Effect::Dial(target));
+            }
         }
     }
 
@@ -445,8 +489,10 @@ impl Router {
     /// To whom there should be a link and is none.
     fn wanted(&self) -> Vec<Wanted> {
         let mut wanted = Vec::new();
+        let mut published: BTreeSet<SocketAddr> = BTreeSet::new();
         for (peer, info) in member::present(&self.members) {
             if peer != self.me && !self.by_peer.contains_key(&peer) {
+                published.extend(&info.endpoints);
                 wanted.push(Wanted {
                     callee: Callee::Peer(peer),
                     endpoints: info.endpoints.clone(),
@@ -456,11 +502,14 @@ impl Router {
             }
         }
         for (address, peer) in &self.targets {
-            // A target behind which a member was found is dialled as that member; one who is linked
-            // and not yet known as a member, not at all.
+            // A target behind which a member was found, or that a member publishes, is dialled as
+            // that member; one who is linked and not yet known as a member, not at all.
             let found = |peer| {
                 self.by_peer.contains_key(&peer) || member::info(&self.members, peer).is_some()
             };
+            if published.contains(address) {
+                continue;
+            }
             if !peer.is_some_and(found) {
                 wanted.push(Wanted {
                     callee: Callee::Target(*address),
@@ -522,6 +571,8 @@ impl Router {
 
     fn links_changed(&mut self, now: Time) {
         self.generation += 1;
+        self.dial_review = true;
+        self.pump_due = true;
         self.paths =
             topology::paths(&self.members, self.me, &self.by_peer.keys().copied().collect());
         // Whoever is known but was never linked counts as lost from the moment that it is known.
@@ -551,6 +602,9 @@ impl Router {
         else {
             return false;
         };
+        if self.neighbours[&link].in_flight >= ROUTED_BYTES_MAX {
+            return false;
+        }
         self.send(link, true, &frame);
         true
     }

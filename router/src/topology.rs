@@ -35,15 +35,21 @@ pub fn paths(members: &Members, me: PeerId, links: &BTreeSet<PeerId>) -> BTreeMa
         paths.insert(peer, Hop { via: peer, hops: 1 });
         queue.push_back(peer);
     }
-    let everyone: Vec<PeerId> = member::present(members).map(|(peer, _)| peer).collect();
-    while let Some(near) = queue.pop_front() {
+    // What is left to be found; in a full mesh nothing, so that this costs no square of the hosts.
+    let mut unseen: Vec<PeerId> = member::present(members)
+        .map(|(peer, _)| peer)
+        .filter(|peer| *peer != me && !links.contains(peer))
+        .collect();
+    while let Some(near) = queue.pop_front().filter(|_| !unseen.is_empty()) {
         let Hop { via, hops } = paths[&near];
-        for &far in &everyone {
-            if far != me && !paths.contains_key(&far) && linked(members, near, far) {
+        unseen.retain(|&far| {
+            let found = linked(members, near, far);
+            if found {
                 paths.insert(far, Hop { via, hops: hops + 1 });
                 queue.push_back(far);
             }
-        }
+            !found
+        });
     }
     paths
 }

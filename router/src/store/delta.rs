@@ -1,0 +1,243 @@
+//! Deltas: how entries get from one store into another.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{COUNTER_MAX, Dot, Entry, Register, Store, VersionVector};
+use crate::{
+    PeerId,
+    codec::{self, FRAME_BYTES_MAX},
+};
+
+/// What a run costs beside its entries: origin, interval and flag.
+const RUN_HEAD_BYTES: usize = 24;
+
+/// A part of one origin's entries: all that the sender still has in `(after, upto]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run<K, V> {
+    /// Who wrote these entries.
+    pub origin: PeerId,
+    /// The receiver must have everything up to here.
+    pub after: u64,
+    /// With this run it has everything up to here.
+    pub upto: u64,
+    /// Tombstones in the interval were collected: the receiver must drop what it has of this origin
+    /// there and does not find here.
+    pub whole: bool,
+    /// Counter, key and value, in the order of counters.
+    pub entries: Vec<(u64, K, V)>,
+}
+
+/// A run that was not taken. The store is unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// The bytes are not a list of runs.
+    #[error("undecodable delta: {0}")]
+    Codec(String),
+    /// Counters out of order, out of the interval, or beyond [`COUNTER_MAX`].
+    #[error("run of {origin} has counters that cannot be")]
+    Counters {
+        /// Whose entries the run claims to hold.
+        origin: PeerId,
+    },
+    /// An entry that its origin may not write.
+    #[error("entry of {origin} refused: {reason}")]
+    Refused {
+        /// Whose entry it claims to be.
+        origin: PeerId,
+        /// What the register said.
+        reason: String,
+    },
+}
+
+/// What a receiver has, as far as its sender knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Per origin, up to where the receiver has everything.
+    pub have: VersionVector,
+    /// Origins that are being sent from the start, with the floor for which that was begun.
+    streamed: BTreeMap<PeerId, u64>,
+}
+
+impl Cursor {
+    /// The cursor of a receiver that said that it has this.
+    pub fn at(have: VersionVector) -> Self {
+        Self { have, streamed: BTreeMap::new() }
+    }
+}
+
+/// How far a delta got.
+#[derive(Debug, Clone, Default)]
+pub struct Delta {
+    /// Encoded runs; empty when there was nothing to send.
+    pub bytes: Vec<u8>,
+    /// What the receiver has once it has taken them.
+    pub cursor: Cursor,
+    /// More is to come: the budget ended first.
+    pub more: bool,
+    /// How many entries the delta holds.
+    pub entries: usize,
+}
+
+impl<R: Register> Store<R> {
+    /// Encodes what a receiver at `since` lacks, of the origins that `wanted` names, in about
+    /// `budget` bytes (at least one entry, so that there is always progress).
+    ///
+    /// Where keys have several writers the delta is of all origins at once, and cut only beyond half
+    /// a frame: an entry that one origin's run leaves out was superseded by another's, which must
+    /// come with it.
+    pub fn delta(&self, since: &Cursor, wanted: impl Fn(PeerId) -> bool, budget: usize) -> Delta {
+        if R::SINGLE_WRITER {
+            self.delta_cut(since, wanted, budget)
+        } else {
+            self.delta_cut(since, |_| true, budget.max(FRAME_BYTES_MAX / 2))
+        }
+    }
+
+    /// As [`Store::delta`], but cut and filtered whatever the keys are: what a receiver of a very
+    /// large ring may see, and what its rules must survive.
+    pub fn delta_cut(
+        &self,
+        since: &Cursor,
+        wanted: impl Fn(PeerId) -> bool,
+        budget: usize,
+    ) -> Delta {
+        let mut delta = Delta { cursor: since.clone(), ..Delta::default() };
+        let mut runs = Vec::new();
+        let mut size = 0;
+        for (&origin, &seen) in &self.vector.dots {
+            let seen = if origin == self.me { self.durable } else { seen };
+            if seen <= since.have.get(&origin) || !wanted(origin) {
+                continue;
+            }
+            if size >= budget && !runs.is_empty() {
+                delta.more = true;
+                break;
+            }
+            let (run, bytes) = self.run(origin, seen, &mut delta.cursor, budget - size);
+            size += bytes;
+            delta.entries += run.entries.len();
+            delta.more |= run.upto < seen;
+            runs.push(run);
+        }
+        if !runs.is_empty() {
+            delta.bytes = codec::encode(&runs);
+        }
+        delta
+    }
+
+    /// One origin's next run for a receiver, and its size; moves the receiver's cursor.
+    fn run(
+        &self,
+        origin: PeerId,
+        seen: u64,
+        cursor: &mut Cursor,
+        budget: usize,
+    ) -> (Run<R::Key, R::Value>, usize) {
+        let floor = self.floors.get(&origin).copied().unwrap_or(0);
+        let mut after = cursor.have.get(&origin);
+        let whole = after < floor;
+        // A receiver behind the floor starts over: only then can it tell what was deleted.
+        if whole && cursor.streamed.insert(origin, floor) != Some(floor) {
+            after = 0;
+        }
+        let mut run = Run { origin, after, upto: seen, whole, entries: Vec::new() };
+        let mut size = RUN_HEAD_BYTES;
+        let keys = self.by_dot.get(&origin);
+        for (&counter, key) in keys.into_iter().flat_map(|keys| keys.range(after + 1..=seen)) {
+            if size >= budget && !run.entries.is_empty() {
+                run.upto = run.entries.last().map_or(after, |entry| entry.0);
+                break;
+            }
+            let value = self.entries[key].value.clone();
+            size += codec::encoded_len(&(counter, key, &value));
+            run.entries.push((counter, key.clone(), value));
+        }
+        cursor.have.dots.insert(origin, run.upto);
+        (run, size)
+    }
+
+    /// Takes an encoded delta. A run that starts after what this replica has is left out (the
+    /// sender's picture of us was too good; vectors are then exchanged again), and with it, where
+    /// keys have several writers, the whole delta. Returns whether everything was taken.
+    ///
+    /// # Errors
+    /// When the bytes are no delta or hold an entry that cannot be; nothing is taken then.
+    pub fn apply(&mut self, bytes: &[u8]) -> Result<bool, RunError> {
+        let runs: Vec<Run<R::Key, R::Value>> =
+            codec::decode(bytes).map_err(|error| RunError::Codec(error.to_string()))?;
+        for run in &runs {
+            check_run::<R>(run)?;
+        }
+        if !R::SINGLE_WRITER && runs.iter().any(|run| run.after > self.vector.get(&run.origin)) {
+            return Ok(false);
+        }
+        let mut all = true;
+        for run in runs {
+            all &= self.apply_run(run);
+        }
+        self.check_invariants();
+        Ok(all)
+    }
+
+    fn apply_run(&mut self, run: Run<R::Key, R::Value>) -> bool {
+        let have = self.vector.get(&run.origin);
+        // Nobody else can know a write of ours that we do not know: an old image was restored, or
+        // the peer lies. Either way our own store is the truth here.
+        if run.origin == self.me && !self.recalling {
+            return true;
+        }
+        if have < run.after {
+            return false;
+        }
+        if run.whole && R::SINGLE_WRITER {
+            self.drop_absent(&run);
+            self.raise_floor(run.origin, run.upto);
+        }
+        for (counter, key, value) in run.entries {
+            if counter > have {
+                let dot = Dot::new(run.origin, counter);
+                self.insert_if_newer(key, Entry { dot, value });
+            }
+        }
+        self.cover(run.origin, run.upto);
+        true
+    }
+
+    /// Drops the origin's entries that a whole run no longer has.
+    fn drop_absent(&mut self, run: &Run<R::Key, R::Value>) {
+        let kept: BTreeSet<u64> = run.entries.iter().map(|entry| entry.0).collect();
+        let gone: Vec<u64> = self
+            .by_dot
+            .get(&run.origin)
+            .into_iter()
+            .flat_map(|keys| keys.range(run.after + 1..=run.upto))
+            .map(|(counter, _)| *counter)
+            .filter(|counter| !kept.contains(counter))
+            .collect();
+        for counter in gone {
+            self.remove_dot(run.origin, counter);
+        }
+    }
+}
+
+fn check_run<R: Register>(run: &Run<R::Key, R::Value>) -> Result<(), RunError> {
+    let origin = run.origin;
+    // A run of nothing is never sent; and an interval that is turned round has no meaning.
+    if run.after >= run.upto || run.upto > COUNTER_MAX {
+        return Err(RunError::Counters { origin });
+    }
+    let mut last = run.after;
+    for (counter, key, value) in &run.entries {
+        if *counter <= last {
+            return Err(RunError::Counters { origin });
+        }
+        last = *counter;
+        R::validate(origin, key, value).map_err(|reason| RunError::Refused { origin, reason })?;
+    }
+    if last > run.upto {
+        return Err(RunError::Counters { origin });
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! What the laws do not cover: floors, budgets, refusals, recall and what is announced.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::{
+    codec::encode,
+    laws::check_laws,
+    member::{Info, MemberKey, MemberValue, Membership, Reach},
+};
+use rand::RngExt;
+
+/// Words by number, written by one host each.
+#[derive(Debug, Clone)]
+struct Words;
+
+impl Register for Words {
+    type Key = (PeerId, u32);
+    type Value = Option<String>;
+
+    const SINGLE_WRITER: bool = true;
+
+    fn validate(origin: PeerId, key: &Self::Key, _: &Self::Value) -> Result<(), String> {
+        if key.0 == origin { Ok(()) } else { Err("not its own".to_owned()) }
+    }
+}
+
+fn peer(n: u8) -> PeerId {
+    PeerId::new([n; 16])
+}
+
+/// A store of peer `n` with so many durable words.
+fn words(n: u8, count: u32) -> Store<Words> {
+    let mut store = Store::new(peer(n));
+    for number in 0..count {
+        store.write((peer(n), number), Some(format!("word {number}")));
+    }
+    store.mark_durable(store.own_counter());
+    store
+}
+
+/// Brings `to` up to date in deltas of `budget`; returns how many it took.
+fn sync(from: &Store<Words>, to: &mut Store<Words>, budget: usize) -> usize {
+    let mut cursor = Cursor::at(to.announced());
+    for rounds in 0.. {
+        let delta = from.delta(&cursor, |_| true, budget);
+        if delta.bytes.is_empty() {
+            return rounds;
+        }
+        assert!(delta.entries > 0 || !delta.more, "a delta that is cut makes progress");
+        assert_eq!(to.apply(&delta.bytes), Ok(true));
+        cursor = delta.cursor;
+    }
+    unreachable!("the loop ends by itself")
+}
+
+fn entries(store: &Store<Words>) -> Vec<(u32, Option<String>)> {
+    store.iter().map(|(key, entry)| (key.1, entry.value.clone())).collect()
+}
+
+fn run(after: u64, upto: u64, whole: bool, counters: &[u64]) -> Vec<u8> {
+    let entries =
+        counters.iter().map(|c| (*c, (peer(1), u32::try_from(*c).unwrap()), None)).collect();
+    let run = Run::<(PeerId, u32), Option<String>> { origin: peer(1), after, upto, whole, entries };
+    encode(&vec![run])
+}
+
+#[test]
+fn the_membership_keeps_the_laws_of_a_replicated_store() {
+    check_laws::<Membership>(0..300, |rng, store| {
+        let me = store.me();
+        let some = |rng: &mut rand_chacha::ChaCha8Rng| -> BTreeSet<PeerId> {
+            (0..rng.random_range(0..3)).map(|_| peer(rng.random_range(1..5))).collect()
+        };
+        Some(match rng.random_range(0..3) {
+            0 => (MemberKey::Reach(me), MemberValue::Reach(Reach::AllBut(some(rng)))),
+            1 => (MemberKey::Reach(me), MemberValue::Reach(Reach::Only(some(rng)))),
+            _ => {
+                let (incarnation, left) = (rng.random_range(0..9), rng.random());
+                let info = Info { name: "h".into(), endpoints: vec![], incarnation, left };
+                (MemberKey::Info(me), MemberValue::Info(info))
+            }
+        })
+    });
+}
+
+#[test]
+fn runs_that_cannot_be_are_refused_and_leave_nothing() {
+    for (name, bytes) in [
+        ("empty interval", run(5, 5, false, &[])),
+        ("empty whole interval", run(1, 1, true, &[])),
+        ("interval turned round", run(u64::MAX, 1, true, &[])),
+        ("counters fall", run(0, 9, false, &[3, 2])),
+        ("a counter twice", run(0, 9, false, &[3, 3])),
+        ("a counter before the interval", run(2, 9, false, &[2])),
+        ("a counter after the interval", run(0, 2, false, &[3])),
+        ("beyond the ceiling", run(0, COUNTER_MAX + 1, false, &[])),
+        ("no delta", vec![0xff; 7]),
+    ] {
+        let mut store = words(2, 3);
+        sync(&words(1, 3), &mut store, usize::MAX);
+        let before = (entries(&store), store.vector().clone());
+        assert!(store.apply(&bytes).is_err(), "{name} was taken");
+        assert_eq!((entries(&store), store.vector().clone()), before, "{name} left something");
+    }
+}
+
+#[test]
+fn an_entry_of_another_writer_is_refused_with_all_that_came_with_it() {
+    let mut store = Store::<Words>::new(peer(2));
+    let good = (1, (peer(1), 1), None::<String>);
+    let bad = (2, (peer(3), 1), None);
+    let entries = vec![good, bad];
+    let run = Run { origin: peer(1), after: 0, upto: 2, whole: false, entries };
+    assert!(matches!(store.apply(&encode(&vec![run])), Err(RunError::Refused { .. })));
+    assert!(store.is_empty() && store.vector().is_empty());
+}
+
+#[test]
+fn a_run_after_a_gap_is_left_out() {
+    let mut store = Store::<Words>::new(peer(2));
+    assert_eq!(store.apply(&run(3, 5, false, &[4])), Ok(false));
+    assert!(store.is_empty() && store.vector().is_empty());
+}
+
+#[test]
+fn own_writes_are_told_only_once_they_are_durable() {
+    let mut store = words(1, 2);
+    store.write((peer(1), 7), None);
+    assert_eq!((store.own_counter(), store.announced().get(&peer(1))), (3, 2));
+    let mut other = Store::new(peer(2));
+    sync(&store, &mut other, usize::MAX);
+    assert_eq!(entries(&other).len(), 2);
+    store.mark_durable(3);
+    sync(&store, &mut other, usize::MAX);
+    assert_eq!(entries(&other).len(), 3);
+}
+
+#[test]
+fn deltas_of_any_budget_bring_the_same_and_always_make_progress() {
+    let from = words(1, 50);
+    for budget in [0, 1, 30, 200, 5000] {
+        let mut to = Store::new(peer(2));
+        let rounds = sync(&from, &mut to, budget);
+        assert_eq!(entries(&to), entries(&from));
+        assert!(rounds <= 50, "{rounds} deltas for 50 entries");
+    }
+}
+
+#[test]
+fn whoever_missed_a_collected_tombstone_gets_the_whole_state_in_pieces() {
+    for budget in [1, 100, usize::MAX] {
+        let mut from = words(1, 20);
+        let mut behind = Store::new(peer(2));
+        sync(&from, &mut behind, usize::MAX);
+        for number in 3..17 {
+            from.write((peer(1), number), None);
+        }
+        from.mark_durable(from.own_counter());
+        for number in 3..17 {
+            from.collect(&(peer(1), number));
+        }
+        assert_eq!(from.len(), 6);
+        sync(&from, &mut behind, budget);
+        assert_eq!(entries(&behind), entries(&from), "budget {budget}");
+        // The third learns from the second and must not learn what was removed, either.
+        let mut third = Store::new(peer(3));
+        sync(&behind, &mut third, budget);
+        assert_eq!(entries(&third), entries(&from), "budget {budget}");
+    }
+}
+
+#[test]
+fn a_restored_store_still_knows_its_floors() {
+    let mut from = words(1, 4);
+    let mut behind = Store::new(peer(2));
+    sync(&from, &mut behind, usize::MAX);
+    from.write((peer(1), 2), None);
+    from.mark_durable(from.own_counter());
+    from.collect(&(peer(1), 2));
+    let mut restored = Store::<Words>::new(peer(1));
+    for (key, entry) in from.iter() {
+        restored.restore_entry(*key, entry.clone()).unwrap();
+    }
+    for (origin, counter, floor) in from.drain_origins() {
+        restored.restore_counter(origin, counter);
+        restored.restore_floor(origin, floor);
+    }
+    sync(&restored, &mut behind, usize::MAX);
+    assert_eq!(entries(&behind), entries(&from));
+}
+
+#[test]
+fn rows_that_no_store_wrote_are_refused() {
+    let mut store = words(1, 1);
+    let entry = |actor, counter| Entry { dot: Dot::new(actor, counter), value: None };
+    let key = (peer(1), 9);
+    assert!(store.restore_entry(key, entry(peer(1), 0)).is_err());
+    assert!(store.restore_entry(key, entry(peer(1), COUNTER_MAX + 1)).is_err());
+    assert!(store.restore_entry(key, entry(peer(2), 5)).is_err());
+    assert!(store.restore_entry(key, entry(peer(1), 1)).is_err(), "two keys for one dot");
+    store.check_invariants();
+}
+
+#[test]
+fn own_entries_are_taken_from_others_only_while_recalling() {
+    let mut peer_store = Store::<Words>::new(peer(2));
+    sync(&words(1, 5), &mut peer_store, usize::MAX);
+    let mut lost = Store::<Words>::new(peer(1));
+    let told = peer_store.delta(&Cursor::default(), |_| true, usize::MAX).bytes;
+    assert_eq!(lost.apply(&told), Ok(true));
+    assert!(lost.is_empty(), "our own store is the truth about us");
+    lost.recall(true);
+    assert_eq!(lost.apply(&told), Ok(true));
+    lost.recall(false);
+    assert_eq!(lost.len(), 5);
+    let dot = lost.write((peer(1), 0), None);
+    assert!(dot.counter > 5 + 1000, "a write that nobody told us of is not written again");
+    assert_eq!(lost.announced().get(&peer(1)), 5);
+}
