@@ -238,7 +238,7 @@ impl Router {
     pub fn link_up(&mut self, up: LinkUp, replicas: &Replicas<'_>, now: Time) {
         self.dial_review = true;
         if let Some(target) = up.dialled {
-            self.dialer.succeeded(target);
+            self.dialer.succeeded(target, up.peer, now, &mut self.rng);
             if let Some(peer) = self.targets.get_mut(&target) {
                 *peer = Some(up.peer);
             }
@@ -493,9 +493,11 @@ impl Router {
         for (peer, info) in member::present(&self.members) {
             if peer != self.me && !self.by_peer.contains_key(&peer) {
                 published.extend(&info.endpoints);
+                // Another host may have its address by now.
+                let free = |endpoint: &&SocketAddr| !self.links().any(|up| up.remote == **endpoint);
                 wanted.push(Wanted {
                     callee: Callee::Peer(peer),
-                    endpoints: info.endpoints.clone(),
+                    endpoints: info.endpoints.iter().filter(free).copied().collect(),
                     courteous: peer < self.me,
                     alive: self.paths.contains_key(&peer),
                 });
