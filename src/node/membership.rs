@@ -109,6 +109,7 @@ impl Node {
                 self.write_left();
             }
             self.remember();
+            self.ipam.refresh();
             self.forget_lost_names();
         } else {
             self.router.unsettle();
