@@ -350,8 +350,8 @@ impl Node {
         }
         self.leaving = Some(Leaving { id, until, stage: LeavingStage::Emptying });
         let holders: Vec<_> = self.slots.keys().cloned().collect();
-        for holder in holders {
-            self.remove(&holder, None);
+        for holder in holders.iter().filter(|holder| **holder != gateway_holder()) {
+            self.remove(holder, None);
         }
         self.dns_remove_all();
     }
@@ -360,11 +360,18 @@ impl Node {
         self.leaving.is_some()
     }
 
+    /// The kernel was told to remove everything; nothing else is to be told to it.
+    pub(super) fn is_clearing(&self) -> bool {
+        self.leaving.as_ref().is_some_and(|leaving| leaving.stage != LeavingStage::Emptying)
+    }
+
     fn progress_leaving(&mut self) {
         let Some(leaving) = &self.leaving else { return };
         match leaving.stage {
-            LeavingStage::Emptying if self.slots.is_empty() => self.clear_kernel(),
-            LeavingStage::Clearing { done: true } => self.hand_over(),
+            LeavingStage::Emptying if self.slots.keys().all(|of| *of == gateway_holder()) => {
+                self.clear_kernel();
+            }
+            LeavingStage::Clearing { done: true } if self.slots.is_empty() => self.hand_over(),
             LeavingStage::Handing { heir, counter, ask_at } if ask_at <= self.now => {
                 self.ask_heir(heir, counter);
             }
@@ -403,6 +410,10 @@ impl Node {
     pub(super) fn kernel_programmed(&mut self) {
         if let Some(Leaving { stage: LeavingStage::Clearing { done }, .. }) = &mut self.leaving {
             *done = true;
+            // It waits for the disk like every other; then the blocks go.
+            if self.slots.contains_key(&gateway_holder()) {
+                self.remove(&gateway_holder(), None);
+            }
         } else {
             // Without addresses of our own nothing was asked of the kernel but to remove all.
             self.programmed = self.mesh.is_some() && !self.gateway_addresses().is_empty();
@@ -462,6 +473,10 @@ impl Node {
 
     /// Stops being a member: nothing of the mesh stays, neither here nor in the kernel.
     fn exit(&mut self) {
+        if let Some(joining) = self.joining.take() {
+            let text = "this host was told to leave before it was ready";
+            self.reply(joining.id, Err(Refusal::new(Code::Conflict, text, "join again")));
+        }
         self.delete_everything();
         let counter = self.ipam.store().own_counter();
         if let Some(mesh) = self.mesh.as_ref().filter(|_| counter > 0) {
