@@ -1,6 +1,7 @@
 //! The driver's side of disk and kernel, and what happens to machines: crash, restart, loss.
 
 use meshwork::node::{
+    desired::Wiring,
     event::{BatchId, Input, Write},
     request::{Code, Refusal, Request},
 };
@@ -104,7 +105,11 @@ impl World {
                 for name in stands.iter().filter(|name| !ports.contains_key(*name)) {
                     self.unplug(host, name)?;
                 }
-                for (name, wiring) in ports.iter().filter(|(name, _)| !stands.contains(name)) {
+                // A link that was never made is not repaired: its namespace is not known.
+                let known = |(name, wiring): &(&String, &Wiring)| {
+                    !stands.contains(*name) && wiring.netns_identity.is_some()
+                };
+                for (name, wiring) in ports.iter().filter(known) {
                     let port = Port { holder: None, addresses: kernel::addresses(wiring) };
                     self.plug(host, name, port)?;
                 }

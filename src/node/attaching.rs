@@ -85,6 +85,7 @@ impl Node {
         let wiring = request.netns.as_ref().map(|netns| self.wiring(holder, request, netns));
         let slot = self.slots.get_mut(holder).expect("the caller has seen it");
         let old = slot.record.wiring.take();
+        slot.before.clone_from(&old);
         slot.record.wiring = wiring.or_else(|| old.clone());
         if let (Some(new), Some(old)) = (&mut slot.record.wiring, &old) {
             new.host_name.clone_from(&old.host_name);

@@ -75,6 +75,8 @@ pub(super) struct Slot {
     pub(super) stage: Stage,
     /// It stood once: somebody relies on it, so only a detach ends it.
     pub(super) stood: bool,
+    /// Its link before an attach was repeated: what it keeps when that fails.
+    pub(super) before: Option<Wiring>,
     /// What was asked for, while addresses are still to be found.
     pub(super) request: Option<Box<AttachRequest>>,
     /// Attaches to answer when it stands.
@@ -100,6 +102,7 @@ impl Slot {
             },
             stage: Stage::Waiting(until),
             stood: false,
+            before: None,
             request: None,
             askers: Vec::new(),
             removers: Vec::new(),

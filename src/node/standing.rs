@@ -138,8 +138,20 @@ impl Node {
 
     pub(super) fn wire_failed(&mut self, holder: &Holder, refusal: Refusal) {
         let Some(slot) = self.slots.get_mut(holder) else { return };
-        if matches!(slot.stage, Stage::Making { .. }) {
-            slot.failure = Some(refusal);
+        if !matches!(slot.stage, Stage::Making { .. }) {
+            return;
+        }
+        slot.failure = Some(refusal);
+        if slot.stood {
+            // An attach that was only repeated takes nothing away from its container.
+            slot.record.wiring = slot.before.take();
+            let record = slot.record.clone();
+            let batch = self.journal.current();
+            slot.stage = Stage::Making { storing: Some(batch), wiring: false };
+            self.storing.entry(batch).or_default().push(holder.clone());
+            self.write_record(&record);
+            self.answer_failure(holder);
+        } else {
             // The kernel has left nothing; the askers hear of it when the disk has not, either.
             self.begin_removal(holder, false);
         }
