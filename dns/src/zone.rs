@@ -199,7 +199,14 @@ impl Zone {
     /// # Errors
     /// When the bytes are no delta or hold what their origin may not write; nothing is taken then.
     pub fn absorb(&mut self, bytes: &[u8]) -> Result<bool, RunError> {
-        self.store.apply(bytes)
+        let me = self.store.me();
+        let before = self.store.vector().get(&me);
+        let result = self.store.apply(bytes);
+        if self.store.vector().get(&me) != before {
+            // Own records came back from a peer, after the disk was lost: count them anew.
+            self.own = None;
+        }
+        result
     }
 
     /// Forgets own tombstones that all live peers have seen (`seen_by_all` is the counter of our

@@ -139,7 +139,7 @@ impl Ipam {
     /// Derives everything anew from the ring: after rows were restored.
     pub fn refresh(&mut self) {
         self.view = View::of(&self.ring, self.mutation);
-        if !self.view.redundant.is_empty() {
+        if !self.view.redundant.is_empty() && !self.ring.is_recalling() {
             for redundant in std::mem::take(&mut self.view.redundant) {
                 self.retire(redundant.block, redundant.within);
             }

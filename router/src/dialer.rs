@@ -127,9 +127,15 @@ impl Dialer {
         }
     }
 
-    /// An attempt gave a link.
-    pub fn succeeded(&mut self, target: SocketAddr) {
-        self.calls.retain(|_, call| call.dialling != Some(target));
+    /// An attempt gave a link, to this peer. Whoever else was expected there is tried again later:
+    /// another host has its address now.
+    pub fn succeeded(&mut self, target: SocketAddr, peer: PeerId, now: Time, rng: &mut impl Rng) {
+        self.calls.retain(|callee, call| {
+            let other = matches!(callee, Callee::Peer(expected) if *expected != peer);
+            call.dialling != Some(target) || other
+        });
+        let other = DialError::Unreachable("another host has this address now".to_owned());
+        self.failed(target, other, now, rng);
     }
 
     /// How dialling somebody stands.

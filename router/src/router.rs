@@ -160,6 +160,12 @@ impl Router {
         self.reach_at = Some(now);
     }
 
+    /// What the peers told is not all: goes on being told.
+    pub fn unsettle(&mut self) {
+        self.settled = false;
+        self.reach_at = None;
+    }
+
     /// Publishes what this host says of itself, if that is new.
     ///
     /// # Panics
@@ -233,7 +239,7 @@ impl Router {
     pub fn link_up(&mut self, up: LinkUp, replicas: &Replicas<'_>, now: Time) {
         self.dial_review = true;
         if let Some(target) = up.dialled {
-            self.dialer.succeeded(target);
+            self.dialer.succeeded(target, up.peer, now, &mut self.rng);
             if let Some(peer) = self.targets.get_mut(&target) {
                 *peer = Some(up.peer);
             }

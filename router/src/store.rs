@@ -259,6 +259,11 @@ impl<R: Register> Store<R> {
         self.recalling = recalling;
     }
 
+    /// Whether it is taking own entries from others, and must not write.
+    pub fn is_recalling(&self) -> bool {
+        self.recalling
+    }
+
     /// Origins whose counter or floor changed since the last call, with both, for the disk.
     pub fn drain_origins(&mut self) -> Vec<(PeerId, u64, u64)> {
         std::mem::take(&mut self.touched)

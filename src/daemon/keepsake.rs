@@ -1,8 +1,8 @@
 //! What lets a host whose state was damaged join its mesh again: credentials and a few endpoints,
 //! in a file of its own beside the state.
 //!
-//! It is not the state: nothing is served from it. It only answers "whose member was I, and whom can
-//! I ask", so that a damaged disk needs nobody to type a token.
+//! It is not the state: nothing is served from it. It only answers "whose member was I, and whom
+//! can I ask", so that a damaged disk needs nobody to type a token.
 
 use std::{
     fs, io,

@@ -1,6 +1,6 @@
 //! Start and stop of meshd: everything in the right order, and the loop.
 //!
-//! The state directory is locked before anything else is touched, so a second meshd changes nothing.
+//! The state directory is locked before anything else is touched: a second meshd changes nothing.
 //! SIGTERM stops the control plane and leaves the data plane standing.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -28,7 +28,7 @@ use crate::{
     kernel::{self, Kernel},
     node::{
         Node, NodeConfig,
-        event::{Credentials, Input},
+        event::{Credentials, Input, Row},
         request::{Code, Request},
     },
     resolver::{self, Resolver},
@@ -61,8 +61,43 @@ pub async fn run(config: Config) -> Result<()> {
     let identity = Identity::load_or_create(&config.state_dir)?;
     let listener = ApiListener::bind(&config.socket)
         .with_context(|| format!("cannot serve the API on {}", config.socket.display()))?;
+    let mut driver = assemble(&config, identity, (storage, rows), inputs)?;
+
+    let (handle, asks) = NodeHandle::new();
+    let api = Api::new(handle.clone(), config.dns_domain.clone(), &config.socket);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let until = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let serving = tokio::spawn(server::serve(listener, api.clone(), until(stopped.clone())));
+    if let Some(address) = config.metrics {
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot serve metrics on {address}"))?;
+        tokio::spawn(server::serve_metrics(listener, api, until(stopped)));
+    }
+    driver.carry_out();
+    let fatal = enter(&config, &driver, &handle);
+    let result = turn(&mut driver, received, asks, fatal).await;
+    tracing::info!("stopping; containers keep their network");
+    let _ = stop.send(true);
+    let Driver { transport, storage, .. } = driver;
+    transport.shutdown().await;
+    let _ = tokio::task::spawn_blocking(move || storage.shutdown()).await;
+    serving.abort();
+    let _ = std::fs::remove_file(&config.socket);
+    result
+}
+
+/// Starts every part around the node.
+fn assemble(
+    config: &Config,
+    identity: Identity,
+    (storage, rows): (Storage, Vec<Row>),
+    inputs: mpsc::Sender<Input>,
+) -> Result<Driver> {
     let clock = Clock::start();
-    let node_config = node_config(&config, identity.peer_id())?;
+    let node_config = node_config(config, identity.peer_id())?;
     let incarnation = node_config.incarnation;
     let (name, me) = (node_config.name.clone(), node_config.me);
     let node = Node::restore(node_config, rows, clock.now()).map_err(|reason| {
@@ -79,7 +114,7 @@ pub async fn run(config: Config) -> Result<()> {
     let port = transport.local_addr().map_or(config.listen.port(), |address| address.port());
     let kernel = Kernel::start(
         kernel::Config { advertise: config.advertise.clone(), control_port: port },
-        inputs.clone(),
+        inputs,
     )?;
     let resolver = Resolver::start(resolver::Config {
         domain: Name::parse(&config.dns_domain)?,
@@ -87,21 +122,7 @@ pub async fn run(config: Config) -> Result<()> {
     });
     resolver.listen(config.dns_listen.clone());
     tracing::info!("meshd {} on {name} ({me}), control port {port}", env!("CARGO_PKG_VERSION"));
-
-    let (handle, asks) = NodeHandle::new();
-    let api = Api::new(handle.clone(), config.dns_domain.clone(), &config.socket);
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let until = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
-    let serving = tokio::spawn(server::serve(listener, api.clone(), until(stopped.clone())));
-    if let Some(address) = config.metrics {
-        let listener = tokio::net::TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot serve metrics on {address}"))?;
-        tokio::spawn(server::serve_metrics(listener, api, until(stopped)));
-    }
-    let mut driver = Driver {
+    Ok(Driver {
         node,
         clock,
         transport,
@@ -114,18 +135,7 @@ pub async fn run(config: Config) -> Result<()> {
         next_request: 0,
         credentials: None,
         kept: None,
-    };
-    driver.carry_out();
-    let fatal = enter(&config, &driver, &handle);
-    let result = turn(&mut driver, received, asks, fatal).await;
-    tracing::info!("stopping; containers keep their network");
-    let _ = stop.send(true);
-    let Driver { transport, storage, .. } = driver;
-    transport.shutdown().await;
-    let _ = tokio::task::spawn_blocking(move || storage.shutdown()).await;
-    serving.abort();
-    let _ = std::fs::remove_file(&config.socket);
-    result
+    })
 }
 
 fn node_config(config: &Config, me: mesh_router::PeerId) -> Result<NodeConfig> {

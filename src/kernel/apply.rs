@@ -73,7 +73,8 @@ fn message(action: &Action, desired: &Desired) -> Option<Message> {
         }
         Action::CreateTunnel => link::create_tunnel(&desired.tunnel),
         Action::DeleteLink(name) => link::delete(name),
-        Action::Raise(index) => link::raise_without_addresses(*index),
+        Action::Raise(index) => link::raise(*index),
+        Action::MakeNoAddresses(index) => link::make_no_addresses(*index),
         Action::SetMtu(index, mtu_bytes) => link::set_mtu(*index, *mtu_bytes),
         Action::SetMac(index, mac) => link::set_mac(*index, *mac),
         Action::SetMaster(index, master) => link::set_master(*index, *master),

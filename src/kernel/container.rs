@@ -7,6 +7,7 @@ use std::{
     io,
     net::{IpAddr, Ipv6Addr},
     os::fd::AsFd,
+    time::Duration,
 };
 
 use ipnetwork::{IpNetwork, Ipv6Network};
@@ -27,6 +28,10 @@ use crate::node::{
 
 /// `IFNAMSIZ` less the zero byte.
 const NAME_BYTES_MAX: usize = 15;
+/// How long one waits between two looks whether a link carries packets.
+const CARRIER_PAUSE: Duration = Duration::from_micros(100);
+/// How often one looks: for over two seconds; the kernel's task may rest for one.
+const CARRIER_LOOKS: usize = 15_000;
 /// The loopback's number in every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -35,6 +40,7 @@ const LOOPBACK: u32 = 1;
 pub(super) struct Site {
     /// Number of the bridge.
     pub(super) bridge: u32,
+    bridge_name: String,
     /// MTU of links that ask for none.
     pub(super) mtu_bytes: u32,
     gateways: Vec<IpAddr>,
@@ -46,6 +52,7 @@ impl Site {
     pub(super) fn new(bridge: u32, desired: &Desired) -> Self {
         Self {
             bridge,
+            bridge_name: desired.bridge.name.clone(),
             mtu_bytes: desired.tunnel.mtu_bytes,
             gateways: desired.bridge.gateways.clone(),
             ranges: desired.ranges.clone(),
@@ -78,7 +85,8 @@ pub(super) fn wire(
             }
         }
         let result = accepted(netlink, vec![link::raise_port(&wiring.host_name, wiring.hairpin)])
-            .and_then(|()| configure(&mut inner, wiring, site));
+            .and_then(|()| configure(&mut inner, wiring, site))
+            .and_then(|()| await_carrier(netlink, &mut inner, wiring, site));
         if result.is_err() {
             let _ = netlink.request(link::delete(&wiring.host_name));
         }
@@ -174,7 +182,7 @@ fn configure(inner: &mut Netlink, wiring: &Wiring, site: &Site) -> Result<(), Re
     if end.mtu_bytes != mtu_bytes {
         messages.push(link::set_mtu(end.index, mtu_bytes));
     }
-    messages.push(link::raise_without_addresses(end.index));
+    messages.extend([link::make_no_addresses(end.index), link::raise(end.index)]);
     if has_v6 {
         messages.push(address::put(end.index, link_local(wiring.mac)));
     }
@@ -182,6 +190,28 @@ fn configure(inner: &mut Netlink, wiring: &Wiring, site: &Site) -> Result<(), Re
     let routes = routes(wiring, site);
     messages.extend(routes.iter().map(|(net, gateway)| route::via(*net, *gateway, end.index)));
     accepted(inner, messages)
+}
+
+/// Waits until packets pass. Carrier is told to a device's queue and to the bridge by a task of the
+/// kernel's, well under a millisecond later; until then the first packets would be lost.
+fn await_carrier(
+    netlink: &mut Netlink,
+    inner: &mut Netlink,
+    wiring: &Wiring,
+    site: &Site,
+) -> Result<(), Refusal> {
+    for _ in 0..CARRIER_LOOKS {
+        let port = find(netlink, &wiring.host_name)?;
+        let up = |link: Option<Link>| link.is_some_and(|link| link.operational);
+        if port.is_some_and(|port| port.operational && port.forwarding)
+            && up(find(netlink, &site.bridge_name)?)
+            && up(find(inner, &wiring.interface)?)
+        {
+            return Ok(());
+        }
+        std::thread::sleep(CARRIER_PAUSE);
+    }
+    Err(failed(io::Error::other("the link got no carrier")))
 }
 
 /// All routes of the container besides the networks of its addresses, with their gateways.

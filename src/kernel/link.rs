@@ -14,6 +14,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
@@ -28,14 +29,20 @@ const VETH_INFO_PEER: u16 = 1;
 const IFLA_BR_FORWARD_DELAY: u16 = 1;
 const IFLA_BR_STP_STATE: u16 = 5;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
+const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
+/// `BR_STATE_FORWARDING`.
+const FORWARDING: u8 = 3;
+/// `IF_OPER_UP`.
+const OPERATIONAL: u8 = 6;
 
 const IFLA_VXLAN_LEARNING: u16 = 7;
 const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_VXLAN_COLLECT_METADATA: u16 = 25;
 
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-const ADDR_GEN_MODE_NONE: u8 = 1;
+/// `IN6_ADDR_GEN_MODE_NONE`.
+const NO_ADDRESSES: u8 = 1;
 const AF_INET6: u16 = 10;
 
 /// `IFF_UP`.
@@ -63,10 +70,16 @@ pub(super) struct Link {
     pub(super) mac: Option<Mac>,
     /// Number of the device that it is a port of.
     pub(super) master: Option<u32>,
+    /// Whether it makes up an IPv6 address when it comes up.
+    pub(super) makes_addresses: bool,
     /// `bridge`, `vxlan`, `veth` …; empty for hardware.
     pub(super) kind: String,
     /// Whether a bridge sends frames back out of this port.
     pub(super) hairpin: bool,
+    /// Whether it carries packets: the kernel says so a moment after both ends have come up.
+    pub(super) operational: bool,
+    /// Whether the bridge that it is a port of passes packets through it.
+    pub(super) forwarding: bool,
     /// UDP port of a VXLAN device in metadata mode.
     pub(super) vxlan_port: Option<u16>,
 }
@@ -91,6 +104,8 @@ pub(super) fn parse(received: &Received) -> Option<Link> {
     let data = info.within(IFLA_INFO_DATA);
     let metadata = data.byte(IFLA_VXLAN_COLLECT_METADATA) == Some(1);
     let port = data.find(IFLA_VXLAN_PORT).and_then(|port| port.try_into().ok());
+    let port_data = info.within(IFLA_INFO_SLAVE_DATA);
+    let inet6 = attributes.within(IFLA_AF_SPEC).within(AF_INET6);
     let flags = received.number(8);
     Some(Link {
         index: received.number(4),
@@ -100,8 +115,11 @@ pub(super) fn parse(received: &Received) -> Option<Link> {
         mtu_bytes: attributes.number(IFLA_MTU).unwrap_or_default(),
         mac: attributes.find(IFLA_ADDRESS).and_then(|mac| mac.try_into().ok()).map(Mac),
         master: attributes.number(IFLA_MASTER),
+        makes_addresses: inet6.byte(IFLA_INET6_ADDR_GEN_MODE).is_some_and(|m| m != NO_ADDRESSES),
         kind: info.text(IFLA_INFO_KIND).unwrap_or_default(),
-        hairpin: info.within(IFLA_INFO_SLAVE_DATA).byte(IFLA_BRPORT_MODE) == Some(1),
+        hairpin: port_data.byte(IFLA_BRPORT_MODE) == Some(1),
+        operational: attributes.byte(IFLA_OPERSTATE) == Some(OPERATIONAL),
+        forwarding: port_data.byte(IFLA_BRPORT_STATE) == Some(FORWARDING),
         vxlan_port: port.filter(|_| metadata).map(u16::from_be_bytes),
     })
 }
@@ -180,14 +198,14 @@ pub(super) fn raise_port(name: &str, hairpin: bool) -> Message {
     })
 }
 
-/// Brings a device up that makes up no IPv6 address.
-pub(super) fn raise_without_addresses(index: u32) -> Message {
-    without_addresses(Message::new(NEW_LINK, 0, &fixed(index, UP, UP)))
+/// Stops a device from making up an IPv6 address when it comes up, which must be said before.
+pub(super) fn make_no_addresses(index: u32) -> Message {
+    without_addresses(Message::new(NEW_LINK, 0, &fixed(index, 0, 0)))
 }
 
 fn without_addresses(message: Message) -> Message {
     message.nest(IFLA_AF_SPEC, |m| {
-        m.nest(AF_INET6, |m| m.put_u8(IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE))
+        m.nest(AF_INET6, |m| m.put_u8(IFLA_INET6_ADDR_GEN_MODE, NO_ADDRESSES))
     })
 }
 

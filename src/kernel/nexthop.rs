@@ -1,8 +1,9 @@
 //! Nexthop objects: one per peer, shared by all of the peer's routes.
 //!
 //! An object says into which tunnel end packets go: the encapsulation (endpoint, VNI) and, as an
-//! IPv6 gateway that is a neighbour of the tunnel device, the inner hardware address. Routes of both
-//! families use the same object. Replacing it is one call that moves every route on it at once.
+//! IPv6 gateway that is a neighbour of the tunnel device, the inner hardware address. Routes of
+//! both families use the same object. Replacing it is one call that moves all
+//! routes on it at once.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -24,7 +25,7 @@ const NHA_ENCAP: u16 = 8;
 
 const ENCAP_IP: u16 = 2;
 const ENCAP_IP6: u16 = 4;
-/// Ids of both kinds' attributes are the same: `LWTUNNEL_IP_*` and `LWTUNNEL_IP6_*`, but for the TTL.
+/// Attributes of both kinds have the same numbers: `LWTUNNEL_IP_*` and `LWTUNNEL_IP6_*`.
 const ENCAP_ID: u16 = 1;
 const ENCAP_DST: u16 = 2;
 const ENCAP_IP_TTL: u16 = 4;

@@ -3,6 +3,9 @@
 //! Pure. A step that needs a device which does not stand yet is left out: the device is made first,
 //! and the next look plans the rest.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -17,7 +20,7 @@ use super::{
     neighbour::Neighbour,
     nexthop::Object,
     nft::Ruleset,
-    route::{Route, Way},
+    route::{METRIC_UNREACHABLE, Route, Way},
     sysctl::{self, Sysctl},
 };
 use crate::node::desired::{BRIDGE_LINK_LOCAL, Desired, Mac, RouteTarget, Wiring, vtep_address};
@@ -34,8 +37,8 @@ pub(super) enum Subject {
     Address(IpNetwork),
     Neighbour(IpAddr),
     Nexthop(u32),
-    /// A route, and whether it is the one that says "nobody has this".
-    Route(IpNetwork, bool),
+    /// A route and its metric.
+    Route(IpNetwork, u32),
     Table,
     Port(String),
 }
@@ -50,8 +53,8 @@ impl Subject {
             Self::Address(_) => ("address", "addresses"),
             Self::Neighbour(_) => ("neighbour", "neighbours"),
             Self::Nexthop(_) => ("nexthop", "nexthops"),
-            Self::Route(_, false) => ("route", "routes"),
-            Self::Route(_, true) => ("unreachable route", "unreachable routes"),
+            Self::Route(_, METRIC_UNREACHABLE) => ("unreachable route", "unreachable routes"),
+            Self::Route(..) => ("route", "routes"),
             Self::Table => ("nftables table", "nftables tables"),
             Self::Port(_) => ("port", "ports"),
         }
@@ -93,6 +96,7 @@ pub(super) enum Action {
     Refuse(String),
     DeleteLink(String),
     Raise(u32),
+    MakeNoAddresses(u32),
     SetMtu(u32, u32),
     SetMac(u32, Mac),
     SetMaster(u32, u32),
@@ -205,6 +209,9 @@ impl<'a> Plan<'a> {
         }
         if link.mtu_bytes != mtu_bytes {
             self.step(subject.clone(), Flaw::Changed, Action::SetMtu(link.index, mtu_bytes));
+        }
+        if link.makes_addresses {
+            self.step(subject.clone(), Flaw::Changed, Action::MakeNoAddresses(link.index));
         }
         if !link.up {
             self.step(subject, Flaw::Changed, Action::Raise(link.index));
@@ -375,7 +382,7 @@ impl<'a> Plan<'a> {
         &self,
         bridge: Option<&Link>,
         tunnel: Option<&Link>,
-    ) -> BTreeMap<(IpNetwork, bool), Route> {
+    ) -> BTreeMap<(IpNetwork, u32), Route> {
         let gateways = &self.desired.bridge.gateways;
         // A source address must stand on a device before a route may name it.
         let source = |network: IpNetwork| {
@@ -394,12 +401,12 @@ impl<'a> Plan<'a> {
                     .map(|nexthop| Way::Nexthop(nexthop.id)),
             };
             if let Some(way) = way {
-                let route = Route { network: *network, way, source: source(*network) };
+                let route = Route::new(*network, way, source(*network));
                 wanted.insert(key(&route), route);
             }
         }
         for network in &self.desired.ranges {
-            let route = Route { network: *network, way: Way::Unreachable, source: None };
+            let route = Route::new(*network, Way::Unreachable, None);
             wanted.insert(key(&route), route);
         }
         wanted
@@ -416,8 +423,8 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn key(route: &Route) -> (IpNetwork, bool) {
-    (route.network, route.way == Way::Unreachable)
+fn key(route: &Route) -> (IpNetwork, u32) {
+    (route.network, route.metric)
 }
 
 impl Wiring {

@@ -1,8 +1,9 @@
 //! The loop that keeps the kernel as it shall be.
 //!
-//! It looks when a new desired state comes, shortly after the kernel says that anything changed, and
-//! when nothing was heard for a while. A look reads what stands, plans, acts and reads again, until
-//! there is nothing left to do. What fails is tried again, ever more rarely, and stops nothing else.
+//! It looks when a new desired state comes, shortly after the kernel says that anything changed,
+//! and when nothing was heard for a while. A look reads what stands, plans, acts and reads
+//! again, until there is nothing left to do. What fails is tried again, ever more rarely, and
+//! stops nothing else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

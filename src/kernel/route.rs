@@ -26,6 +26,8 @@ const RTA_NH_ID: u16 = 30;
 
 const TABLE_MAIN: u8 = 254;
 const SCOPE_LINK: u8 = 253;
+/// When removing: whatever the scope.
+const SCOPE_NOWHERE: u8 = 255;
 const TYPE_UNICAST: u8 = 1;
 const TYPE_UNREACHABLE: u8 = 7;
 const ONLINK: u32 = 4;
@@ -38,7 +40,7 @@ const PROTOCOL_BOOT: u8 = 3;
 /// place of somebody else's route to the same prefix.
 const METRIC: u32 = 77;
 /// Metric of the routes that say "nobody has this".
-const METRIC_UNREACHABLE: u32 = 7777;
+pub(super) const METRIC_UNREACHABLE: u32 = 7777;
 /// Bytes of `struct rtmsg`.
 const FIXED: usize = 12;
 
@@ -49,7 +51,7 @@ pub(super) enum Way {
     Link(u32),
     /// Through this nexthop object.
     Nexthop(u32),
-    /// Nowhere: the sender is told. What nobody in the mesh owns must not leave by the default route.
+    /// Nowhere, and the sender is told: what nobody owns must not leave by the default route.
     Unreachable,
 }
 
@@ -58,10 +60,20 @@ pub(super) enum Way {
 pub(super) struct Route {
     /// Which addresses.
     pub(super) network: IpNetwork,
+    /// Of routes to the same addresses the least counts. [`Route::new`] knows which it shall be.
+    pub(super) metric: u32,
     /// Where to.
     pub(super) way: Way,
     /// The source address of what the host itself sends.
     pub(super) source: Option<IpAddr>,
+}
+
+impl Route {
+    /// A route as it shall be.
+    pub(super) fn new(network: IpNetwork, way: Way, source: Option<IpAddr>) -> Self {
+        let metric = if way == Way::Unreachable { METRIC_UNREACHABLE } else { METRIC };
+        Self { network, metric, way, source }
+    }
 }
 
 /// The request for all routes of a family, or only those that carry our mark.
@@ -102,7 +114,8 @@ pub(super) fn parse(received: &Received) -> Option<Route> {
         _ => Way::Unreachable,
     };
     let source = attributes.find(RTA_PREFSRC).and_then(from_octets);
-    Some(Route { network: network(received)?, way, source })
+    let metric = attributes.number(RTA_PRIORITY).unwrap_or_default();
+    Some(Route { network: network(received)?, metric, way, source })
 }
 
 /// A route that is not the mesh's.
@@ -127,8 +140,13 @@ pub(super) fn parse_foreign(received: &Received) -> Option<Foreign> {
 /// Makes a route, or replaces ours to the same prefix in one step.
 pub(super) fn put(route: &Route) -> Message {
     let extra = flags::CREATE | flags::REPLACE;
-    let message =
-        message(NEW_ROUTE, extra, route).put_some(RTA_PREFSRC, route.source.map(octets).as_deref());
+    let (scope, rtype) = match route.way {
+        Way::Link(_) => (SCOPE_LINK, TYPE_UNICAST),
+        Way::Nexthop(_) => (0, TYPE_UNICAST),
+        Way::Unreachable => (0, TYPE_UNREACHABLE),
+    };
+    let message = message(NEW_ROUTE, extra, route, (scope, rtype))
+        .put_some(RTA_PREFSRC, route.source.map(octets).as_deref());
     match route.way {
         Way::Link(link) => message.put_u32(RTA_OIF, link),
         Way::Nexthop(id) => message.put_u32(RTA_NH_ID, id),
@@ -136,17 +154,12 @@ pub(super) fn put(route: &Route) -> Message {
     }
 }
 
-/// Removes a route of ours.
+/// Removes a route of ours, whatever its kind.
 pub(super) fn delete(route: &Route) -> Message {
-    message(DELETE_ROUTE, 0, route)
+    message(DELETE_ROUTE, 0, route, (SCOPE_NOWHERE, 0))
 }
 
-fn message(kind: u16, extra: u16, route: &Route) -> Message {
-    let (metric, rtype) = match route.way {
-        Way::Unreachable => (METRIC_UNREACHABLE, TYPE_UNREACHABLE),
-        Way::Link(_) | Way::Nexthop(_) => (METRIC, TYPE_UNICAST),
-    };
-    let scope = if matches!(route.way, Way::Link(_)) { SCOPE_LINK } else { 0 };
+fn message(kind: u16, extra: u16, route: &Route, (scope, rtype): (u8, u8)) -> Message {
     let mut fixed = [0; FIXED];
     fixed[0] = family(route.network.ip());
     fixed[1] = route.network.prefix();
@@ -156,7 +169,7 @@ fn message(kind: u16, extra: u16, route: &Route) -> Message {
     fixed[7] = rtype;
     Message::new(kind, extra, &fixed)
         .put(RTA_DST, &octets(route.network.network()))
-        .put_u32(RTA_PRIORITY, metric)
+        .put_u32(RTA_PRIORITY, route.metric)
         .put_u32(RTA_TABLE, TABLE_MAIN.into())
 }
 

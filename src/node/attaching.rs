@@ -258,8 +258,8 @@ impl Node {
     /// A slot in `Waiting` gets nothing: its askers are told and it is gone.
     pub(super) fn give_up(&mut self, holder: &Holder, refusal: Refusal) {
         self.waiting.remove(holder);
-        if *holder == gateway_holder() {
-            return self.notice(true, format!("no gateway address: {refusal}"));
+        if *holder == gateway_holder() && !self.is_leaving() {
+            return self.gateway_waits_on(refusal);
         }
         self.ipam.release(holder);
         if let Some(slot) = self.slots.remove(holder) {
@@ -269,6 +269,16 @@ impl Node {
             for remover in slot.removers {
                 self.reply(remover, Ok(Reply::Done));
             }
+        }
+    }
+
+    /// The host's own addresses are never given up: they are taken as soon as there are any.
+    fn gateway_waits_on(&mut self, refusal: Refusal) {
+        self.waiting.insert(gateway_holder());
+        let slot = self.slots.get_mut(&gateway_holder()).expect("it was just refused");
+        if slot.failure.as_ref() != Some(&refusal) {
+            slot.failure = Some(refusal.clone());
+            self.notice(true, format!("no gateway address yet: {refusal}"));
         }
     }
 

@@ -73,6 +73,8 @@ pub(super) enum Stage {
 pub(super) struct Slot {
     pub(super) record: Record,
     pub(super) stage: Stage,
+    /// It stood once: somebody relies on it, so only a detach ends it.
+    pub(super) stood: bool,
     /// What was asked for, while addresses are still to be found.
     pub(super) request: Option<Box<AttachRequest>>,
     /// Attaches to answer when it stands.
@@ -97,6 +99,7 @@ impl Slot {
                 masquerade: true,
             },
             stage: Stage::Waiting(until),
+            stood: false,
             request: None,
             askers: Vec::new(),
             removers: Vec::new(),
@@ -107,7 +110,8 @@ impl Slot {
 
     /// A slot in `Standing`, as read from disk.
     pub(super) fn restored(record: Record) -> Self {
-        Self { stage: Stage::Standing, ..Self::new(record.holder.clone(), None) }.with(record)
+        Self { stage: Stage::Standing, stood: true, ..Self::new(record.holder.clone(), None) }
+            .with(record)
     }
 
     fn with(mut self, record: Record) -> Self {

@@ -65,6 +65,9 @@ pub(super) struct Leaving {
 enum LeavingStage {
     /// Containers' links are being removed.
     Emptying,
+    /// The kernel is removing the rest, this host's own addresses included: others must not hold
+    /// them before.
+    Clearing { done: bool },
     /// All blocks were granted to the heir, who has yet to say that it has them on disk.
     Handing { heir: PeerId, counter: u64, ask_at: Time },
 }
@@ -96,11 +99,29 @@ impl Node {
     /// A peer has told everything: from here on this host writes, and after a restart it knows all
     /// that it ever wrote. Before anything is written.
     pub(super) fn end_recall(&mut self) {
-        if self.recalling && self.router.is_settled() {
-            self.recall(false);
-            self.remember();
-            self.forget_lost_names();
+        if !self.recalling || !self.router.is_settled() {
+            return;
         }
+        if self.knows_its_leave() {
+            self.recall(false);
+            if self.left.take().is_some() {
+                self.dns_remove_all();
+                self.write_left();
+            }
+            self.remember();
+            self.ipam.refresh();
+            self.forget_lost_names();
+        } else {
+            self.router.unsettle();
+        }
+    }
+
+    /// Whoever left this very mesh gave its blocks away: until it is told so again it must not
+    /// believe that they are its own.
+    fn knows_its_leave(&self) -> bool {
+        let (Some(mesh), Some((left, counter))) = (&self.mesh, self.left) else { return true };
+        let me = self.config.me;
+        left != mesh.mesh || self.ipam.store().vector().get(&me) >= counter
     }
 
     fn remember(&mut self) {
@@ -329,8 +350,8 @@ impl Node {
         }
         self.leaving = Some(Leaving { id, until, stage: LeavingStage::Emptying });
         let holders: Vec<_> = self.slots.keys().cloned().collect();
-        for holder in holders {
-            self.remove(&holder, None);
+        for holder in holders.iter().filter(|holder| **holder != gateway_holder()) {
+            self.remove(holder, None);
         }
         self.dns_remove_all();
     }
@@ -339,10 +360,18 @@ impl Node {
         self.leaving.is_some()
     }
 
+    /// The kernel was told to remove everything; nothing else is to be told to it.
+    pub(super) fn is_clearing(&self) -> bool {
+        self.leaving.as_ref().is_some_and(|leaving| leaving.stage != LeavingStage::Emptying)
+    }
+
     fn progress_leaving(&mut self) {
         let Some(leaving) = &self.leaving else { return };
         match leaving.stage {
-            LeavingStage::Emptying if self.slots.is_empty() => self.hand_over(),
+            LeavingStage::Emptying if self.slots.keys().all(|of| *of == gateway_holder()) => {
+                self.clear_kernel();
+            }
+            LeavingStage::Clearing { done: true } if self.slots.is_empty() => self.hand_over(),
             LeavingStage::Handing { heir, counter, ask_at } if ask_at <= self.now => {
                 self.ask_heir(heir, counter);
             }
@@ -355,6 +384,9 @@ impl Node {
                 LeavingStage::Handing { heir, .. } => {
                     format!("{} has not confirmed our blocks in time", self.router.name_of(heir))
                 }
+                LeavingStage::Clearing { done: true } => {
+                    "no peer could be reached to take our blocks over".to_owned()
+                }
                 _ => "the containers' links were not removed in time".to_owned(),
             };
             self.leaving = None;
@@ -362,6 +394,29 @@ impl Node {
             self.describe_due = true;
             let hint = "nothing is lost: this host is still a member; try again";
             self.reply(id, Err(Refusal::new(Code::Timeout, text, hint)));
+        }
+    }
+
+    fn clear_kernel(&mut self) {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.stage = LeavingStage::Clearing { done: false };
+            self.programmed = false;
+            self.program_at = None;
+            self.outputs.push_back(Output::Program(None));
+        }
+    }
+
+    /// The kernel stands as it was last told to.
+    pub(super) fn kernel_programmed(&mut self) {
+        if let Some(Leaving { stage: LeavingStage::Clearing { done }, .. }) = &mut self.leaving {
+            *done = true;
+            // It waits for the disk like every other; then the blocks go.
+            if self.slots.contains_key(&gateway_holder()) {
+                self.remove(&gateway_holder(), None);
+            }
+        } else {
+            // Without addresses of our own nothing was asked of the kernel but to remove all.
+            self.programmed = self.mesh.is_some() && !self.gateway_addresses().is_empty();
         }
     }
 
@@ -418,7 +473,18 @@ impl Node {
 
     /// Stops being a member: nothing of the mesh stays, neither here nor in the kernel.
     fn exit(&mut self) {
+        if let Some(joining) = self.joining.take() {
+            let text = "this host was told to leave before it was ready";
+            self.reply(joining.id, Err(Refusal::new(Code::Conflict, text, "join again")));
+        }
         self.delete_everything();
+        let counter = self.ipam.store().own_counter();
+        if let Some(mesh) = self.mesh.as_ref().filter(|_| counter > 0) {
+            let before = self.left.filter(|(left, _)| *left == mesh.mesh);
+            let counter = before.map_or(counter, |(_, before)| before.max(counter));
+            self.left = Some((mesh.mesh, counter));
+            self.write_left();
+        }
         let links: Vec<_> = self.router.links().map(|up| up.link).collect();
         for link in links {
             let reason = "this host has left the mesh".to_owned();

@@ -33,7 +33,7 @@ use std::{
 
 use mesh_dns::{Name, Zone};
 use mesh_ipam::{Holder, Ipam};
-use mesh_router::{Effect, PeerId, Replicas, Router, Time};
+use mesh_router::{Effect, MeshId, PeerId, Replicas, Router, Time};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -94,6 +94,8 @@ pub struct Node {
     /// The disk holds all that this host ever wrote, or it never wrote anything: it is not to be
     /// told again after a restart.
     remembers: bool,
+    /// The mesh that was left last, and the counter of this host's last write to its ring.
+    left: Option<(MeshId, u64)>,
     /// What this host says of itself may have changed.
     describe_due: bool,
     slots: BTreeMap<Holder, Slot>,
@@ -134,6 +136,7 @@ impl Node {
             leaving: None,
             recalling: false,
             remembers: false,
+            left: None,
             describe_due: true,
             slots: BTreeMap::new(),
             waiting: BTreeSet::new(),
@@ -180,7 +183,7 @@ impl Node {
             Input::Wired { holder, netns_identity } => self.wired(&holder, netns_identity),
             Input::WireFailed { holder, refusal } => self.wire_failed(&holder, refusal),
             Input::Unwired { holder } => self.unwired(&holder),
-            Input::Programmed => self.programmed = self.mesh.is_some(),
+            Input::Programmed => self.kernel_programmed(),
             Input::Underlay(underlay) => self.underlay_changed(underlay),
             Input::Request { id, request, patience } => self.request(id, *request, patience),
             Input::Timeout => {}

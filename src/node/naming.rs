@@ -12,7 +12,7 @@ use crate::api::types::Record;
 
 impl Node {
     pub(super) fn dns_add(&mut self, name: &str, addresses: Vec<IpAddr>) -> Result<Reply, Refusal> {
-        if self.mesh.is_none() || !self.router.is_settled() {
+        if self.mesh.is_none() || !self.router.is_settled() || self.is_leaving() {
             return Err(self.not_ready());
         }
         let name = self.parse_name(name)?;

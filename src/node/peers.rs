@@ -52,6 +52,10 @@ impl Away {
 impl Node {
     pub(super) fn on_peer_message(&mut self, from: PeerId, payload: &[u8]) {
         match codec::decode(payload) {
+            // Who is still being told what it once wrote can give nothing away, nor who does not know
+            // yet that no link from before a restart holds an address. It is asked again.
+            Ok(PeerMessage::Space(SpaceMessage::Request(_)))
+                if self.recalling || !self.programmed => {}
             Ok(PeerMessage::Space(message)) => self.ipam.handle_message(from, message, self.now),
             Ok(PeerMessage::HandOver { counter }) => self.confirm_hand_over(from, counter),
             Ok(PeerMessage::TakenOver { counter }) => self.taken_over(from, counter),

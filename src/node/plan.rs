@@ -38,6 +38,9 @@ impl Node {
             return;
         }
         self.program_at = None;
+        if self.is_clearing() {
+            return;
+        }
         if let Some(desired) = self.desired() {
             self.outputs.push_back(Output::Program(Some(Box::new(desired))));
         }

@@ -4,6 +4,7 @@
 //!  table        key                         value
 //!  mesh         "credentials"               mesh id and secret
 //!               "remembers"                 (); there once all own writes are known
+//!               "left"                      mesh that was left, own counter in its ring
 //!  targets      socket address              ()
 //!  members/…    the register's key          dot, value
 //!  ring/zone
@@ -29,12 +30,14 @@ use super::{
 
 const CREDENTIALS: &[u8] = b"credentials";
 const REMEMBERS: &[u8] = b"remembers";
+const LEFT: &[u8] = b"left";
 
 impl Node {
     pub(super) fn restore_row(&mut self, row: Row) -> Result<(), String> {
         match row.table {
             Table::Mesh if row.key == CREDENTIALS => self.mesh = Some(value(&row)?),
             Table::Mesh if row.key == REMEMBERS => self.remembers = true,
+            Table::Mesh if row.key == LEFT => self.left = Some(value(&row)?),
             // Written by a later version: not ours to judge.
             Table::Mesh => {}
             Table::Targets => self.router.add_target(key::<SocketAddr>(&row)?),
@@ -68,6 +71,13 @@ impl Node {
 
     pub(super) fn write_remembers(&mut self) {
         self.journal.put(Table::Mesh, REMEMBERS.to_vec(), Vec::new());
+    }
+
+    pub(super) fn write_left(&mut self) {
+        match &self.left {
+            Some(left) => self.journal.put(Table::Mesh, LEFT.to_vec(), encode(left)),
+            None => self.journal.delete(Table::Mesh, LEFT.to_vec()),
+        }
     }
 
     pub(super) fn write_target(&mut self, target: SocketAddr, there: bool) {

@@ -96,7 +96,12 @@ impl Node {
                         format!("the state cannot be written: {reason}"),
                         "make room on the disk of the state directory, or make it writable",
                     ));
-                    self.begin_removal(&holder, true);
+                    // An attach that was only repeated takes nothing away from its container.
+                    if slot.stood {
+                        self.store_again(&holder);
+                    } else {
+                        self.begin_removal(&holder, true);
+                    }
                     self.answer_failure(&holder);
                 }
                 Stage::Removing { .. } => self.store_again(&holder),
@@ -164,6 +169,7 @@ impl Node {
         match slot.stage {
             Stage::Making { storing: None, wiring: false } => {
                 slot.stage = Stage::Standing;
+                slot.stood = true;
                 let askers = std::mem::take(&mut slot.askers);
                 let record = self.slots[holder].record.clone();
                 for asker in askers {

@@ -1,3 +1,5 @@
+//! What is answered, question by question.
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 

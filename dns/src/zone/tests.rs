@@ -1,3 +1,5 @@
+//! The zone's replicas: what they agree on, whatever was lost or collected.
+
 use mesh_router::store::Cursor;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -16,9 +16,11 @@ impl Router {
         for (peer, info) in member::present(&self.members) {
             if peer != self.me && !self.by_peer.contains_key(&peer) {
                 published.extend(&info.endpoints);
+                // Another host may have its address by now.
+                let free = |endpoint: &&SocketAddr| !self.links().any(|up| up.remote == **endpoint);
                 wanted.push(Wanted {
                     callee: Callee::Peer(peer),
-                    endpoints: info.endpoints.clone(),
+                    endpoints: info.endpoints.iter().filter(free).copied().collect(),
                     courteous: peer < self.me,
                     alive: self.paths.contains_key(&peer),
                 });

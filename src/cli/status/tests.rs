@@ -1,3 +1,5 @@
+//! What people see of a status.
+
 use mesh_router::{MeshId, PeerId};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Flags over environment over file over defaults, and the one line for each mistake.
+
 use std::net::Ipv4Addr;
 
 use super::*;

@@ -268,7 +268,7 @@ impl<'a> Iterator for Datagrams<'a> {
 /// What an answer says.
 ///
 /// ```text
-/// | error i32 | header of the request, 16 bytes | the request, unless capped | attributes, if flagged |
+/// | error i32 | the request's header | the request, unless capped | attributes, if flagged |
 /// ```
 fn outcome(header: Header, body: &[u8]) -> Result<(), KernelError> {
     let code = body.get(..4).map_or(0, |b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));

@@ -7,8 +7,6 @@
 
 mod expression;
 mod rules;
-#[cfg(test)]
-mod tests;
 
 use std::{collections::BTreeSet, io, net::IpAddr};
 

@@ -1,1 +1,3 @@
+//! The encoded rules, compared with what `nft list table` says.
+
 

@@ -1,0 +1,104 @@
+//! What must hold, one file each; after every step for the node that made it.
+//!
+//! * [`ownership`]: no address has two owners, and in the end each has one.
+//! * [`durable`]: the disk is never behind what others were told.
+//! * [`held`]: what is allocated lies in what is owned.
+//! * [`answers`]: a reply comes after disk and kernel; each request gets one.
+//! * [`convergence`], [`names`]: in the end all agree, and names mean what they should.
+//!
+//! That no address is held twice is checked where it is held: in `crate::ledger`.
+
+pub mod answers;
+pub mod convergence;
+pub mod durable;
+pub mod held;
+pub mod names;
+pub mod ownership;
+
+use std::fmt;
+
+use mesh_ipam::Block;
+use mesh_router::{Kind, store::VersionVector};
+
+use crate::world::World;
+
+/// Something that must hold and did not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which checker says so.
+    pub checker: &'static str,
+    /// What was seen.
+    pub text: String,
+    at: u64,
+}
+
+impl Violation {
+    pub(crate) fn new(checker: &'static str, text: impl Into<String>) -> Self {
+        Self { checker, text: text.into(), at: 0 }
+    }
+
+    pub(crate) fn at(self, at: u64) -> Self {
+        Self { at, ..self }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, micros) = (self.at / 1_000_000, self.at % 1_000_000);
+        write!(f, "{} at {seconds}.{micros:06} s: {}", self.checker, self.text)
+    }
+}
+
+/// What the checkers last saw of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    vectors: [VersionVector; Kind::COUNT],
+    pub(crate) owned: Vec<Block>,
+    held: usize,
+    settled: bool,
+}
+
+/// The checks after a step of one node.
+pub(crate) fn step(world: &mut World, host: usize) -> Result<(), Violation> {
+    let node = &world.hosts[host].node;
+    let vectors = [
+        node.router().members().vector(),
+        node.ipam().store().vector(),
+        node.zone().store().vector(),
+    ];
+    let seen = &world.hosts[host].seen;
+    let changed: Vec<usize> =
+        (0..Kind::COUNT).filter(|kind| seen.vectors[*kind] != *vectors[*kind]).collect();
+    let ring_changed = changed.contains(&(Kind::Ring as usize));
+    let held = node.ipam().held_len();
+    let settled = node.router().is_settled();
+    let ring_changed = ring_changed || settled != seen.settled;
+    if !ring_changed && changed.is_empty() && held == seen.held {
+        return Ok(());
+    }
+    let vectors = vectors.map(Clone::clone);
+    for kind in changed {
+        durable::behind(&world.hosts, host, (Kind::ALL[kind], &vectors[kind]))?;
+    }
+    held::owned(&world.hosts[host])?;
+    world.hosts[host].seen.vectors = vectors;
+    world.hosts[host].seen.held = held;
+    world.hosts[host].seen.settled = settled;
+    if ring_changed {
+        update_owned(world, host)?;
+    }
+    Ok(())
+}
+
+/// A node's belief of what it owns is new.
+pub(crate) fn update_owned(world: &mut World, host: usize) -> Result<(), Violation> {
+    let node = &world.hosts[host].node;
+    // Who is being told what it once wrote believes nothing yet.
+    let settled = node.router().is_settled();
+    let owned = if settled { node.ipam().owned_blocks() } else { Vec::new() };
+    if owned != world.hosts[host].seen.owned {
+        world.hosts[host].seen.owned = owned;
+        ownership::single(&world.hosts, host)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! At most one node believes itself the owner of an address, and in the end each address has one.
+
+use mesh_ipam::{Block, RingKey};
+
+use super::Violation;
+use crate::host::Host;
+
+/// What a node owns, nobody else does: nodes that are down count with what they would start with.
+pub(crate) fn single(hosts: &[Host], host: usize) -> Result<(), Violation> {
+    let mine = &hosts[host].seen.owned;
+    for other in hosts.iter().filter(|other| other.index != host) {
+        if let Some((a, b)) = overlap(mine, &other.seen.owned) {
+            let mut text = format!("{a} is h{host}'s and {b} is h{}'s, say they", other.index);
+            for who in [&hosts[host], other] {
+                text += &format!("; h{} ({}):{}", who.index, who.id.short(), entries(who, &a));
+            }
+            return Err(Violation::new("ownership", text));
+        }
+    }
+    Ok(())
+}
+
+/// What a host's ring says about a block.
+fn entries(host: &Host, block: &Block) -> String {
+    let about = |key: &RingKey| match key {
+        RingKey::Range(range) | RingKey::Block(range) => range.overlaps(block),
+    };
+    let all = host.node.ipam().store().iter().filter(|(key, _)| about(key));
+    all.map(|(key, entry)| format!(" {key:?} {:?} {:?}", entry.dot, entry.value)).collect()
+}
+
+/// The first overlap of two rising lists of disjoint blocks.
+fn overlap(a: &[Block], b: &[Block]) -> Option<(Block, Block)> {
+    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
+    while let (Some(left), Some(right)) = (a.peek(), b.peek()) {
+        if left.overlaps(right) {
+            return Some((**left, **right));
+        }
+        if left < right {
+            a.next()
+        } else {
+            b.next()
+        };
+    }
+    None
+}
+
+/// The nodes together own all of every range.
+pub(crate) fn covered(hosts: &[Host]) -> Result<(), Violation> {
+    let members = || hosts.iter().filter(|host| host.is_member());
+    let Some(first) = members().next() else { return Ok(()) };
+    for range in first.node.ipam().ranges() {
+        let owned: u128 = members().map(|host| host.node.ipam().owned_in(range, host.id)).sum();
+        if owned != range.size() {
+            let text = format!("of {range} only {owned} of {} addresses are owned", range.size());
+            return Err(Violation::new("ownership", text));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(all: &[&str]) -> Vec<Block> {
+        let block = |text: &&str| Block::from(text.parse::<ipnetwork::IpNetwork>().unwrap());
+        all.iter().map(block).collect()
+    }
+
+    #[test]
+    fn an_address_with_two_owners_is_noticed() {
+        let mine = blocks(&["10.0.0.0/24", "10.0.4.0/22", "fd00::/64"]);
+        assert_eq!(overlap(&mine, &blocks(&["10.0.1.0/24", "10.0.8.0/24", "fd00:1::/64"])), None);
+        assert!(overlap(&mine, &blocks(&["10.0.7.255/32"])).is_some());
+        assert!(overlap(&mine, &blocks(&["10.0.3.0/24", "fd00::7/128"])).is_some());
+        assert!(overlap(&blocks(&["10.0.0.9/32"]), &mine).is_some());
+    }
+}

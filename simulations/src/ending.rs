@@ -1,0 +1,103 @@
+//! The end of a run: nothing goes wrong any more, and within a bound everything must be well.
+
+use meshwork::{api::types::AttachRequest, node::request::Request};
+
+use crate::{
+    check::{self, Violation},
+    queue::SECOND,
+    world::World,
+};
+
+/// How often it is looked whether all is well.
+const LOOK_EVERY: u64 = SECOND / 4;
+/// How long a container's attach may take at the end, in milliseconds.
+const PROBE_PATIENCE: u64 = 10_000;
+/// How often it is tried.
+const PROBES: u32 = 6;
+
+impl World {
+    pub(crate) fn end(&mut self) {
+        let healed_at = self.queue.now();
+        self.settle("after all faults ended");
+        self.counts.settled_micros = self.queue.now() - healed_at;
+        for host in 0..self.hosts.len() {
+            self.probe(host);
+        }
+        self.settle("after the last attaches");
+        if self.violation.is_none()
+            && let Err(violation) = self.final_checks()
+        {
+            self.fail(violation);
+        }
+    }
+
+    /// Waits until everything is well, at most as long as the scenario says.
+    fn settle(&mut self, when: &str) {
+        let until = self.queue.now() + self.scenario.heal_seconds * SECOND;
+        let mut unwell = None;
+        while self.violation.is_none() && self.queue.now() < until {
+            self.run_until(self.queue.now() + LOOK_EVERY);
+            unwell = self.unwell();
+            if unwell.is_none() {
+                return;
+            }
+        }
+        if let Some(what) = unwell {
+            let text = format!("{when}, {} s were not enough: {what}", self.scenario.heal_seconds);
+            self.fail(Violation::new("convergence", text));
+        }
+    }
+
+    /// What is not well yet.
+    fn unwell(&self) -> Option<String> {
+        if !self.founded {
+            return Some("no mesh was founded".to_owned());
+        }
+        check::answers::unanswered(&self.hosts)
+            .or_else(|| check::convergence::differences(&self.hosts))
+            .or_else(|| check::names::missing(&self.hosts, &self.ledger))
+    }
+
+    /// A container more on a host: if there is space anywhere, it gets some.
+    fn probe(&mut self, host: usize) {
+        if self.violation.is_some() || !self.hosts[host].is_member() {
+            return;
+        }
+        for attempt in 1..=PROBES {
+            self.last_container += 1;
+            let mut request = AttachRequest::new(format!("probe{}", self.last_container));
+            request.names.push(format!("probe{host}"));
+            request.netns = Some(format!("/run/netns/probe{host}"));
+            let request = Request::Attach(Box::new(request));
+            let before = self.counts.attached;
+            // Who has just heard that nobody has space may say so for a moment.
+            let id = self.ask_as(host, request, (PROBE_PATIENCE, attempt == PROBES));
+            let until = self.queue.now() + PROBE_PATIENCE * 1000 + SECOND;
+            while self.violation.is_none()
+                && self.hosts[host].pending.contains_key(&id)
+                && self.queue.now() < until
+            {
+                self.run_until(self.queue.now() + SECOND / 20);
+            }
+            if self.counts.attached > before || self.violation.is_some() {
+                return;
+            }
+            // An address that was claimed for somebody who gave up is set aside for half a minute.
+            self.run_until(self.queue.now() + (SECOND << attempt));
+        }
+    }
+
+    fn final_checks(&mut self) -> Result<(), Violation> {
+        if !self.bereft {
+            check::ownership::covered(&self.hosts)?;
+        }
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].is_member() {
+                let held = self.allocations(host);
+                check::names::stale(&self.hosts[host], &held)?;
+                check::answers::kept(&self.ledger, host, &held)?;
+            }
+        }
+        Ok(())
+    }
+}

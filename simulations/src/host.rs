@@ -1,0 +1,161 @@
+//! One host: a node, and what it is driven by.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use mesh_dns::{Name, Table};
+use mesh_router::{PeerId, Time};
+use meshwork::node::{
+    Node, NodeConfig,
+    event::{Credentials, LinkId, RequestId, Underlay},
+    request::Request,
+};
+
+use crate::{check::Seen, dice::Dice, disk::Disk, kernel::Kernel, queue::Micros};
+
+/// The mesh's domain in every run.
+pub(crate) const DOMAIN: &str = "mesh.internal";
+
+/// A request that waits for its answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) request: Request,
+    /// The run's last question: with space left it must succeed.
+    pub(crate) probe: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) index: usize,
+    pub(crate) id: PeerId,
+    pub(crate) endpoint: SocketAddr,
+    /// How often it was started; what is on its way to an earlier start is void.
+    pub(crate) boot: u32,
+    pub(crate) incarnation: u64,
+    pub(crate) running: bool,
+    /// It will not be started again.
+    pub(crate) stays_down: bool,
+    /// Its clock's lead over the world's.
+    lead: Micros,
+    /// While it is down: what it would start as.
+    pub(crate) node: Node,
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) disk: Disk,
+    pub(crate) kernel: Kernel,
+    pub(crate) table: Table,
+    /// Connection and side of each link.
+    pub(crate) links: BTreeMap<LinkId, (usize, usize)>,
+    last_link: u64,
+    pub(crate) wake_at: Option<Micros>,
+    pub(crate) wake_token: u64,
+    /// Wake-ups in a row in which the time did not move.
+    pub(crate) spins: u32,
+    pub(crate) pending: BTreeMap<RequestId, Asked>,
+    /// It crashes at the next input that has outputs, after so many of them.
+    pub(crate) armed: Option<u64>,
+    pub(crate) seen: Seen,
+}
+
+impl Host {
+    pub(crate) fn new(index: usize, dice: &mut Dice) -> Result<Self, String> {
+        let last = u8::try_from(index + 1).map_err(|_| "a run has at most 255 hosts".to_owned())?;
+        let id = PeerId::new(dice.bytes());
+        let mut host = Self {
+            index,
+            id,
+            endpoint: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)), 7780),
+            boot: 0,
+            incarnation: 0,
+            running: false,
+            stays_down: false,
+            lead: 0,
+            node: Node::restore(config(index, id, (0, 0)), Vec::new(), Time::ZERO)?,
+            credentials: None,
+            disk: Disk::new(id),
+            kernel: Kernel::default(),
+            table: Table::new(domain()),
+            links: BTreeMap::new(),
+            last_link: 0,
+            wake_at: None,
+            wake_token: 0,
+            spins: 0,
+            pending: BTreeMap::new(),
+            armed: None,
+            seen: Seen::default(),
+        };
+        host.start(0, dice)?;
+        Ok(host)
+    }
+
+    /// Starts the node with what the disk holds.
+    pub(crate) fn start(&mut self, now: Micros, dice: &mut Dice) -> Result<(), String> {
+        self.boot += 1;
+        self.incarnation = dice.number();
+        self.lead = dice.below(1 << 40);
+        self.running = true;
+        self.table = Table::new(domain());
+        let drawn = (self.incarnation, dice.number());
+        self.node =
+            Node::restore(config(self.index, self.id, drawn), self.disk.rows(), self.clock(now))?;
+        Ok(())
+    }
+
+    /// The node is gone: in its place stands what it would start as.
+    pub(crate) fn stop(&mut self, now: Micros) -> Result<(), String> {
+        self.running = false;
+        self.armed = None;
+        self.credentials = None;
+        self.links.clear();
+        self.wake_at = None;
+        self.wake_token += 1;
+        self.kernel.crash();
+        let ghost = config(self.index, self.id, (0, 0));
+        self.node = Node::restore(ghost, self.disk.rows(), self.clock(now))?;
+        Ok(())
+    }
+
+    /// The world's time on this host's clock.
+    pub(crate) fn clock(&self, now: Micros) -> Time {
+        Time::from_micros(now + self.lead)
+    }
+
+    /// A time of this host's clock on the world's.
+    pub(crate) fn world_time(&self, time: Time) -> Micros {
+        time.as_micros().saturating_sub(self.lead)
+    }
+
+    pub(crate) fn next_link(&mut self) -> LinkId {
+        self.last_link += 1;
+        LinkId(self.last_link)
+    }
+
+    pub(crate) fn underlay(&self) -> Underlay {
+        Underlay { endpoints: vec![self.endpoint], mtu_bytes: 1500, routes: Vec::new() }
+    }
+
+    /// It takes part: it runs and is a member.
+    pub(crate) fn is_member(&self) -> bool {
+        self.running && self.credentials.is_some()
+    }
+}
+
+pub(crate) fn domain() -> Name {
+    Name::parse(DOMAIN).expect("a constant that is a name")
+}
+
+fn config(index: usize, me: PeerId, (incarnation, seed): (u64, u64)) -> NodeConfig {
+    NodeConfig {
+        me,
+        name: format!("h{index}"),
+        incarnation,
+        seed,
+        domain: domain(),
+        bridge: "mesh0".to_owned(),
+        data_port: 7781,
+        mtu_bytes: None,
+        version: "simulated".to_owned(),
+    }
+}

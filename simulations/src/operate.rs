@@ -1,0 +1,387 @@
+//! Carrying out the plan: what people and programs ask for, and what they make of the answers.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use mesh_ipam::Holder;
+use meshwork::{
+    api::types::{AttachRequest, Attachment},
+    node::{
+        event::{Input, RequestId},
+        request::{Code, Refusal, Reply, Request},
+    },
+};
+
+use crate::{
+    check,
+    host::Host,
+    ledger::Promise,
+    plan::Act,
+    queue::SECOND,
+    world::{What, World},
+};
+
+/// How long people wait for an answer, in milliseconds.
+const PATIENCE: u64 = 5_000;
+/// Different names that containers have, so that they share some.
+const NAMES: u64 = 12;
+
+impl World {
+    pub(crate) fn act(&mut self, act: Act) {
+        let (now, text) = (self.queue.now(), format!("{act:?}"));
+        self.trace.note((now, 0), "act", text.as_bytes(), || text.clone());
+        match act {
+            Act::Found => self.found(),
+            Act::Join(host) => self.join(host),
+            Act::Attach(host) => self.attach(host),
+            Act::Repeat(host) => self.repeat(host),
+            Act::Detach(host) => self.detach(host),
+            Act::Claim(host) => self.claim(host),
+            Act::NameAdd(host) => self.name(host, true),
+            Act::NameRemove(host) => self.name(host, false),
+            Act::Leave(host) => self.leave(host),
+            Act::Recycle(host) if self.is_spare(host) => self.recycle(host),
+            Act::Wipe(host) if self.is_spare(host) && self.is_calm() => self.wipe(host),
+            Act::Recycle(_) | Act::Wipe(_) => {}
+            Act::Crash(host, None) => self.crash(host),
+            Act::Crash(host, Some(outputs)) => self.hosts[host].armed = Some(outputs),
+            Act::Restart(host) => self.restart(host),
+            Act::DiskFault(host) if !self.healed => self.hosts[host].disk.broken = true,
+            Act::DiskFault(_) => {}
+            Act::DiskMended(host) => self.hosts[host].disk.broken = false,
+            Act::Cut(ways) if !self.healed => {
+                self.counts.partitions += 1;
+                ways.iter().for_each(|(from, to)| self.net.cut(*from, *to));
+            }
+            Act::Cut(_) => {}
+            Act::Mended(ways) if !self.healed => {
+                for (from, to) in ways {
+                    let parked = self.net.mend(from, to);
+                    self.unpark(parked);
+                }
+            }
+            Act::Mended(_) => {}
+            Act::LinkDeath(host) => self.kill_link(host),
+        }
+    }
+
+    /// The mesh goes on without it: two others are members and up.
+    fn is_spare(&self, host: usize) -> bool {
+        let others = self.hosts.iter().filter(|other| other.index != host && other.is_member());
+        self.founded && others.filter(|other| other.node.is_ready()).count() >= 2
+    }
+
+    /// Everybody is there and knows everything, so a disk can be lost without losing knowledge.
+    fn is_calm(&self) -> bool {
+        !self.net.is_cut_anywhere() && check::convergence::differences(&self.hosts).is_none()
+    }
+
+    fn found(&mut self) {
+        if !self.hosts[0].running || self.founded {
+            return;
+        }
+        if self.hosts[0].credentials.is_some() {
+            // The answer was lost in a crash, or was that the disk had failed.
+            self.founded = check::answers::knows_its_mesh(&self.hosts[0]);
+            return self.found_again();
+        }
+        let range = self.dice.pick(&self.scenario.ranges);
+        let request = Request::Init { credentials: self.credentials.clone(), ranges: vec![range] };
+        self.ask(0, request, PATIENCE);
+    }
+
+    pub(crate) fn found_again(&mut self) {
+        let at = self.queue.now() + SECOND / 2;
+        self.queue.push(at, What::Act(Act::Found));
+    }
+
+    pub(crate) fn join(&mut self, host: usize) {
+        let this = &self.hosts[host];
+        if this.stays_down || this.credentials.is_some() {
+            return;
+        }
+        let joins =
+            this.pending.values().any(|asked| matches!(asked.request, Request::Join { .. }));
+        if joins {
+            return;
+        }
+        if !this.running || !self.founded {
+            return self.join_again(host);
+        }
+        let others = self.hosts.iter().filter(|other| other.index != host);
+        let members = others.clone().filter(|other| check::answers::knows_its_mesh(other));
+        // Two who join through each other alone would wait for ever.
+        let members: Vec<&Host> = members.filter(|m| m.node.router().is_settled()).collect();
+        if members.is_empty() {
+            return self.join_again(host);
+        }
+        let others: Vec<_> = others.map(|other| other.endpoint).collect();
+        let member = members[self.dice.index(members.len())].endpoint;
+        let mut targets = vec![self.dice.pick(&others), self.dice.pick(&others), member];
+        if self.dice.chance(500) || self.healed {
+            targets.extend(others);
+        }
+        let patience = if self.dice.chance(300) { u64::from(u32::MAX) * 1000 } else { 20_000 };
+        let credentials = self.credentials.clone();
+        self.ask(host, Request::Join { credentials, targets }, patience);
+    }
+
+    pub(crate) fn join_again(&mut self, host: usize) {
+        let at = self.queue.now() + self.dice.between(SECOND / 10, SECOND);
+        self.queue.push(at, What::Act(Act::Join(host)));
+    }
+
+    fn attach(&mut self, host: usize) {
+        if !self.hosts[host].running {
+            return;
+        }
+        self.last_container += 1;
+        let mut request = AttachRequest::new(format!("c{}", self.last_container));
+        if self.dice.chance(800) {
+            request.netns = Some(format!("/run/netns/c{}", self.last_container));
+        }
+        for _ in 0..self.dice.below(3) {
+            request.names.push(format!("n{}", self.dice.below(NAMES)));
+        }
+        if self.dice.chance(100) {
+            request.addresses.push(self.some_address());
+        }
+        self.ask(host, Request::Attach(Box::new(request)), PATIENCE);
+    }
+
+    /// An address out of a few, so that several ask for the same one.
+    fn some_address(&mut self) -> IpAddr {
+        let last = u8::try_from(self.dice.between(2, 62)).unwrap_or(2);
+        Ipv4Addr::new(10, 32, 0, last).into()
+    }
+
+    fn repeat(&mut self, host: usize) {
+        let holders = self.ledger.holders(host);
+        if holders.is_empty() || !self.hosts[host].running {
+            return;
+        }
+        let holder = self.dice.pick(&holders);
+        let promise = self.ledger.promise(host, &holder).expect("its holder was just named");
+        let request = promise.request.clone();
+        if !request.interface.is_empty() {
+            self.ask(host, Request::Attach(Box::new(request)), PATIENCE);
+        }
+    }
+
+    fn claim(&mut self, host: usize) {
+        if !self.hosts[host].running {
+            return;
+        }
+        self.last_container += 1;
+        let address = self.dice.chance(700).then(|| self.some_address());
+        let holder = format!("claim{}", self.last_container);
+        self.ask(host, Request::Claim { address, holder }, PATIENCE);
+    }
+
+    fn detach(&mut self, host: usize) {
+        let holders = self.ledger.holders(host);
+        if holders.is_empty() || !self.hosts[host].running {
+            return;
+        }
+        let holder = self.dice.pick(&holders);
+        self.ledger.end(host, &holder);
+        let request = if holder.interface.is_empty() {
+            Request::Release { holder: holder.container }
+        } else {
+            let interface = self.dice.chance(500).then_some(holder.interface);
+            Request::Detach { container: holder.container, interface }
+        };
+        self.ask(host, request, PATIENCE);
+    }
+
+    fn name(&mut self, host: usize, add: bool) {
+        if !self.hosts[host].running {
+            return;
+        }
+        let name = format!("hand{}", self.dice.below(NAMES));
+        let address = self.some_address();
+        let request = if add {
+            Request::DnsAdd { name, addresses: vec![address] }
+        } else {
+            Request::DnsRemove { name, addresses: Vec::new() }
+        };
+        self.ask(host, request, PATIENCE);
+    }
+
+    fn leave(&mut self, host: usize) {
+        if self.hosts[host].is_member() && self.is_spare(host) {
+            self.counts.leaves += 1;
+            self.ledger.end_all(host);
+            self.ask(host, Request::Leave, 4 * PATIENCE);
+        }
+    }
+
+    fn kill_link(&mut self, host: usize) {
+        let links: Vec<(usize, usize)> = self.hosts[host].links.values().copied().collect();
+        if links.is_empty() || self.healed {
+            return;
+        }
+        let (connection, side) = self.dice.pick(&links);
+        for side in [side, 1 - side] {
+            let silent = self.dice.chance(500);
+            self.tell_end(connection, side, silent);
+        }
+    }
+
+    /// A node answers.
+    pub(crate) fn reply(
+        &mut self,
+        host: usize,
+        id: RequestId,
+        result: Result<Box<Reply>, Refusal>,
+    ) {
+        let now = self.queue.now();
+        let text = format!("{id:?} {result:?}");
+        self.trace.note((now, host), "reply", text.as_bytes(), || text.clone());
+        let Some(asked) = self.hosts[host].pending.remove(&id) else {
+            let text = format!("h{host} answers request {} twice, or unasked", id.0);
+            return self.fail(check::Violation::new("answers", text));
+        };
+        match result {
+            Ok(reply) => self.succeeded(host, asked.request, *reply),
+            Err(refusal) => {
+                self.counts.refused += 1;
+                if asked.probe
+                    && let Err(violation) =
+                        check::answers::fair_refusal(&self.hosts, host, &refusal)
+                {
+                    self.fail(violation);
+                }
+                self.refused(host, asked.request, &refusal);
+            }
+        }
+    }
+
+    fn succeeded(&mut self, host: usize, request: Request, reply: Reply) {
+        if let Err(violation) = check::answers::durable(&self.hosts[host], &request) {
+            self.fail(violation);
+        }
+        match (request, reply) {
+            (Request::Init { .. }, _) => self.founded = true,
+            (Request::Attach(request), Reply::Attached(attachment)) => {
+                self.attached(host, *request, attachment);
+            }
+            (Request::Claim { holder, .. }, Reply::Claimed(_) | Reply::Attached(_)) => {
+                self.claimed(host, holder);
+            }
+            (Request::DnsAdd { name, addresses }, _) => {
+                self.ledger.name(host, &name, true, &addresses);
+            }
+            (Request::DnsRemove { name, .. }, _) => self.ledger.name(host, &name, false, &[]),
+            (Request::Leave, _) => {
+                self.ledger.end_all(host);
+                self.join_again(host);
+            }
+            _ => {}
+        }
+    }
+
+    fn attached(&mut self, host: usize, request: AttachRequest, attachment: Attachment) {
+        self.counts.attached += 1;
+        let holder = Holder {
+            container: attachment.container.clone(),
+            interface: attachment.interface.clone(),
+        };
+        let kept = check::answers::attached(&self.hosts[host], &request, &attachment)
+            .and_then(|()| self.ledger.keep(host, holder, Promise { request, attachment }));
+        if let Err(violation) = kept {
+            self.fail(violation);
+        }
+    }
+
+    /// A claim is an attachment without interface and link.
+    fn claimed(&mut self, host: usize, container: String) {
+        let holder = Holder { container, interface: String::new() };
+        let node = &self.hosts[host].node;
+        let addresses = node.ipam().addresses_of(&holder).map(ipnetwork::IpNetwork::from);
+        let mut request = AttachRequest::new(holder.container.clone());
+        request.interface = String::new();
+        let attachment = Attachment {
+            container: holder.container.clone(),
+            interface: String::new(),
+            netns: None,
+            addresses: addresses.collect(),
+            gateways: Vec::new(),
+            routes: Vec::new(),
+            mac: String::new(),
+            host_interface: None,
+            bridge_mac: String::new(),
+            bridge: String::new(),
+            mtu: 0,
+            names: Vec::new(),
+            nameservers: Vec::new(),
+            domain: String::new(),
+        };
+        self.counts.attached += 1;
+        if let Err(violation) = self.ledger.keep(host, holder, Promise { request, attachment }) {
+            self.fail(violation);
+        }
+    }
+
+    fn refused(&mut self, host: usize, request: Request, refusal: &Refusal) {
+        match request {
+            Request::Join { .. } => self.join_again(host),
+            Request::DnsAdd { name, .. } | Request::DnsRemove { name, .. }
+                if refusal.code == Code::Internal =>
+            {
+                self.ledger.unsure(host, &name);
+            }
+            Request::Init { .. } => self.found_again(),
+            _ => {}
+        }
+    }
+
+    /// All faults end; who is down starts again, unless it is to stay down.
+    pub(crate) fn heal(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        self.healed = true;
+        let parked = self.net.heal();
+        self.unpark(parked);
+        let down = self.dice.chance(self.scenario.stays_down) && self.hosts.len() > 2;
+        let down = down.then(|| self.dice.index(self.hosts.len()));
+        for host in 0..self.hosts.len() {
+            self.hosts[host].disk.broken = false;
+            self.hosts[host].armed = None;
+            if down == Some(host) && self.is_spare(host) {
+                self.hosts[host].stays_down = true;
+                self.bereft = true;
+                self.crash(host);
+            }
+            self.restart(host);
+        }
+        if !self.founded {
+            self.queue.push(0, What::Act(Act::Found));
+        }
+    }
+
+    /// Asks every node that is up who holds what on it.
+    pub(crate) fn allocations(&mut self, host: usize) -> Vec<Holder> {
+        let now = self.queue.now();
+        let this = &mut self.hosts[host];
+        let clock = this.clock(now);
+        let id = RequestId(u64::MAX);
+        let request = Box::new(Request::Allocations);
+        let patience = std::time::Duration::ZERO;
+        this.node.handle_input(Input::Request { id, request, patience }, clock);
+        let mut held = Vec::new();
+        while let Some(output) = self.hosts[host].node.poll_output() {
+            use meshwork::node::event::Output;
+            if let Output::Reply { result: Ok(reply), .. } = output
+                && let Reply::Allocations(all) = *reply
+            {
+                let holder = |one: meshwork::api::types::Allocation| Holder {
+                    container: one.holder,
+                    interface: one.interface,
+                };
+                held.extend(all.into_iter().map(holder));
+            }
+        }
+        held
+    }
+}

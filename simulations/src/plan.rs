@@ -1,0 +1,134 @@
+//! The plan of a run: which operation and which fault comes when. It follows from the seed alone.
+
+use crate::{
+    dice::Dice,
+    queue::{Micros, SECOND},
+    scenario::Scenario,
+};
+
+/// Something that people, programs or fate do to the mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// Host 0 founds the mesh.
+    Found,
+    /// A host joins through others.
+    Join(usize),
+    Attach(usize),
+    /// An attach that succeeded is asked for again.
+    Repeat(usize),
+    Detach(usize),
+    Claim(usize),
+    NameAdd(usize),
+    NameRemove(usize),
+    Leave(usize),
+    /// The machine is destroyed; another takes its address.
+    Recycle(usize),
+    /// The state directory is lost; the host's key is not.
+    Wipe(usize),
+    /// The node dies, at once or in the middle of its outputs.
+    Crash(usize, Option<u64>),
+    Restart(usize),
+    DiskFault(usize),
+    DiskMended(usize),
+    Cut(Vec<(usize, usize)>),
+    Mended(Vec<(usize, usize)>),
+    /// A connection of the host dies.
+    LinkDeath(usize),
+}
+
+/// A run's acts and their times, in no order.
+pub(crate) fn acts(scenario: &Scenario, hosts: usize, dice: &mut Dice) -> Vec<(Micros, Act)> {
+    let mut acts = vec![(dice.below(SECOND / 2), Act::Found)];
+    acts.extend((1..hosts).map(|host| (dice.below(2 * SECOND), Act::Join(host))));
+    let end = scenario.trouble_seconds * SECOND;
+    workload(scenario, (hosts, end), dice, &mut acts);
+    faults(scenario, (hosts, end), dice, &mut acts);
+    partitions(scenario, (hosts, end), dice, &mut acts);
+    rare(scenario, (hosts, end), dice, &mut acts);
+    acts
+}
+
+type Acts = Vec<(Micros, Act)>;
+
+fn workload(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: &mut Acts) {
+    let count = u64::from(s.operations_per_second) * s.trouble_seconds * hosts as u64;
+    // Some runs fill up, others come and go.
+    let detaches = dice.between(5, 35);
+    for _ in 0..count {
+        let host = dice.index(hosts);
+        let act = match dice.below(100) {
+            0..45 => Act::Attach(host),
+            45..55 => Act::Repeat(host),
+            55..60 => Act::Claim(host),
+            60..65 => Act::NameAdd(host),
+            other if other - 65 < detaches => Act::Detach(host),
+            other if other % 2 == 0 => Act::NameRemove(host),
+            _ => Act::Attach(host),
+        };
+        acts.push((dice.below(end), act));
+    }
+}
+
+fn faults(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: &mut Acts) {
+    for _ in 0..dice.below(s.crashes + 1) {
+        let middle = dice.chance(700).then(|| dice.below(6));
+        acts.push((dice.below(end), Act::Crash(dice.index(hosts), middle)));
+    }
+    for _ in 0..dice.below(s.disk_faults + 1) {
+        let (host, from) = (dice.index(hosts), dice.below(end));
+        acts.push((from, Act::DiskFault(host)));
+        acts.push((from + dice.between(SECOND / 10, 3 * SECOND), Act::DiskMended(host)));
+    }
+    for _ in 0..dice.below(s.link_deaths + 1) {
+        acts.push((dice.below(end), Act::LinkDeath(dice.index(hosts))));
+    }
+}
+
+fn partitions(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: &mut Acts) {
+    for _ in 0..dice.below(s.partitions + 1) {
+        let side: Vec<bool> = (0..hosts).map(|_| dice.chance(500)).collect();
+        let (one_way, pair) = (dice.chance(250), dice.chance(300));
+        let (a, b) = (dice.index(hosts), dice.index(hosts));
+        let mut ways = Vec::new();
+        for (from, to) in (0..hosts).flat_map(|from| (0..hosts).map(move |to| (from, to))) {
+            let apart = if pair {
+                (from, to) == (a, b) || (to, from) == (a, b)
+            } else {
+                side[from] != side[to]
+            };
+            let counts = if pair { from == a || !one_way } else { side[from] || !one_way };
+            if from != to && apart && counts {
+                ways.push((from, to));
+            }
+        }
+        let from = dice.below(end);
+        acts.push((from, Act::Cut(ways.clone())));
+        acts.push((from + dice.between(SECOND / 10, 9 * SECOND), Act::Mended(ways)));
+    }
+}
+
+fn rare(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: &mut Acts) {
+    let kinds: [(u32, fn(usize) -> Act); 3] =
+        [(s.leave, Act::Leave), (s.recycle, Act::Recycle), (s.wipe, Act::Wipe)];
+    for (chance, act) in kinds {
+        if hosts >= 3 && dice.chance(chance) {
+            acts.push((dice.between(end / 4, end), act(dice.index(hosts))));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_calm_plan_has_no_faults() {
+        let calm = Scenario::named("calm").unwrap();
+        for seed in 0..50 {
+            let acts = acts(&calm, 5, &mut Dice::new(seed, 0));
+            let fault = |act: &Act| matches!(act, Act::Crash(..) | Act::Cut(_) | Act::Wipe(_));
+            assert!(!acts.iter().any(|(_, act)| fault(act)));
+            assert!(acts.len() > 100);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a run is made of: sizes, times, and how often what goes wrong.
+
+use anyhow::{Context, bail};
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+/// How a run goes. Chances are per mille, times in milliseconds unless the name says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scenario {
+    /// For reports.
+    pub name: String,
+    /// How long things go wrong.
+    pub trouble_seconds: u64,
+    /// How long after that everything must be well.
+    pub heal_seconds: u64,
+    /// One of these is the mesh's IPv4 range.
+    pub ranges: Vec<IpNetwork>,
+    /// Operations per host and second.
+    pub operations_per_second: u32,
+    /// The longest one-way delay of a link; each link draws its own.
+    pub delay_max: u64,
+    /// Frames that need to be sent again, on the worst link.
+    pub loss: u32,
+    /// Urgent frames and dials that arrive twice.
+    pub duplicate: u32,
+    /// Links that are narrow.
+    pub narrow: u32,
+    /// Partitions in a run, at most.
+    pub partitions: u64,
+    /// Crashes in a run, at most.
+    pub crashes: u64,
+    /// Disk faults in a run, at most.
+    pub disk_faults: u64,
+    /// Links that die in a run, at most.
+    pub link_deaths: u64,
+    /// Containers that cannot be wired.
+    pub wire_failures: u32,
+    /// Runs in which a host leaves.
+    pub leave: u32,
+    /// Runs in which a host is destroyed and another takes its place.
+    pub recycle: u32,
+    /// Runs in which a host loses its disk.
+    pub wipe: u32,
+    /// Runs in which a host stays down.
+    pub stays_down: u32,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        let ranges = ["10.32.0.0/12", "10.32.0.0/24", "10.32.0.0/24", "10.32.0.0/26"];
+        Self {
+            name: "default".to_owned(),
+            trouble_seconds: 12,
+            heal_seconds: 60,
+            ranges: ranges.iter().map(|range| range.parse().expect("a constant")).collect(),
+            operations_per_second: 3,
+            delay_max: 60,
+            loss: 100,
+            duplicate: 50,
+            narrow: 100,
+            partitions: 3,
+            crashes: 4,
+            disk_faults: 1,
+            link_deaths: 4,
+            wire_failures: 20,
+            leave: 150,
+            recycle: 150,
+            wipe: 100,
+            stays_down: 100,
+        }
+    }
+}
+
+/// The names that [`Scenario::named`] knows.
+pub const NAMES: [&str; 7] =
+    ["default", "calm", "partition", "crash", "exhausted", "churn", "narrow"];
+
+impl Scenario {
+    /// A scenario that is built in.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = Self { name: name.to_owned(), ..Self::default() };
+        let calm = Self {
+            loss: 0,
+            duplicate: 0,
+            narrow: 0,
+            partitions: 0,
+            crashes: 0,
+            disk_faults: 0,
+            link_deaths: 0,
+            wire_failures: 0,
+            leave: 0,
+            recycle: 0,
+            wipe: 0,
+            stays_down: 0,
+            ..all.clone()
+        };
+        let small = || vec!["10.32.0.0/26".parse().expect("a constant")];
+        Some(match name {
+            "default" => all,
+            "calm" => calm,
+            "partition" => Self { partitions: 8, loss: 50, link_deaths: 8, ..calm },
+            "crash" => Self { crashes: 12, disk_faults: 2, ..calm },
+            "exhausted" => Self { ranges: small(), operations_per_second: 8, ..all },
+            "churn" => Self { leave: 700, recycle: 700, wipe: 500, ..all },
+            "narrow" => Self { narrow: 1000, delay_max: 200, ..all },
+            _ => return None,
+        })
+    }
+
+    /// A scenario by name, or from a JSON file that says what differs from the default.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn load(what: &str) -> anyhow::Result<Self> {
+        if let Some(named) = Self::named(what) {
+            return Ok(named);
+        }
+        let text = std::fs::read_to_string(what)
+            .with_context(|| format!("{what} is no file and none of {}", NAMES.join(", ")))?;
+        let scenario: Self =
+            serde_json::from_str(&text).with_context(|| format!("{what} is no scenario"))?;
+        if scenario.ranges.is_empty() || scenario.ranges.iter().any(|range| !range.is_ipv4()) {
+            bail!("{what}: `ranges` must name IPv4 ranges");
+        }
+        Ok(scenario)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_that_is_listed_is_known() {
+        for name in NAMES {
+            assert_eq!(Scenario::named(name).unwrap().name, name);
+        }
+        assert!(Scenario::load("no-such-scenario").is_err());
+    }
+}

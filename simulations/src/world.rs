@@ -1,0 +1,383 @@
+//! The run itself: events in, node outputs out, checks after every step.
+//!
+//! A node is driven exactly as `meshwork::node::event` says. Carrying an output out never calls a
+//! node: what follows is an event of its own, so every interleaving that delays allow is seen.
+
+use std::net::SocketAddr;
+
+use mesh_router::{MeshId, codec};
+use meshwork::node::{
+    event::{BatchId, Credentials, DialError, Input, Output, RequestId, Secret},
+    request::Request,
+};
+
+use crate::{
+    check::{self, Violation},
+    dice::Dice,
+    host::{Asked, Host},
+    kernel::Operation,
+    ledger::Ledger,
+    net::{Net, Packet},
+    plan::{self, Act},
+    queue::{Micros, Queue, SECOND},
+    report::Counts,
+    scenario::Scenario,
+    trace::Trace,
+};
+
+/// Wake-ups at one moment after which a node is said to spin.
+const SPINS_MAX: u32 = 1000;
+
+/// Something that will happen. `boot` names the start of the host that it is meant for.
+#[derive(Debug)]
+pub(crate) enum What {
+    Act(Act),
+    Wake {
+        host: usize,
+        token: u64,
+    },
+    /// A dial reaches its target.
+    Knock {
+        host: usize,
+        boot: u32,
+        target: SocketAddr,
+    },
+    DialFailed {
+        host: usize,
+        boot: u32,
+        target: SocketAddr,
+        error: DialError,
+    },
+    LinkUp {
+        connection: usize,
+        side: usize,
+    },
+    LinkDown {
+        connection: usize,
+        side: usize,
+        reason: &'static str,
+    },
+    /// A frame that the other side sent arrives at this one.
+    Arrival {
+        connection: usize,
+        side: usize,
+        packet: Packet,
+    },
+    Activity {
+        connection: usize,
+        side: usize,
+    },
+    Sent {
+        connection: usize,
+        side: usize,
+    },
+    Stored {
+        host: usize,
+        boot: u32,
+        batch: BatchId,
+    },
+    Persisted {
+        host: usize,
+        boot: u32,
+        batch: BatchId,
+    },
+    /// The kernel's operation is done.
+    KernelDone {
+        host: usize,
+        boot: u32,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct World {
+    pub(crate) scenario: Scenario,
+    pub(crate) queue: Queue<What>,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) net: Net,
+    pub(crate) ledger: Ledger,
+    /// For what happens; the plan has its own.
+    pub(crate) dice: Dice,
+    pub(crate) trace: Trace,
+    pub(crate) counts: Counts,
+    pub(crate) violation: Option<Violation>,
+    /// All faults have ended.
+    pub(crate) healed: bool,
+    /// The answer to `init` was given.
+    pub(crate) founded: bool,
+    /// A host was destroyed or will not come back: its part of the space is lost.
+    pub(crate) bereft: bool,
+    pub(crate) credentials: Credentials,
+    last_request: u64,
+    pub(crate) last_container: u64,
+}
+
+impl World {
+    /// A world with so many hosts, all of them started and in no mesh, and the plan of this seed.
+    ///
+    /// # Errors
+    /// When there are too many hosts.
+    pub fn new(scenario: &Scenario, seed: u64, hosts: usize, lines: bool) -> anyhow::Result<Self> {
+        let mut dice = Dice::new(seed, 0);
+        let mut queue = Queue::new();
+        for (at, act) in plan::acts(scenario, hosts, &mut Dice::new(seed, 1)) {
+            queue.push(at, What::Act(act));
+        }
+        let made: Result<Vec<Host>, String> =
+            (0..hosts).map(|index| Host::new(index, &mut dice)).collect();
+        let mut world = Self {
+            scenario: scenario.clone(),
+            queue,
+            hosts: made.map_err(anyhow::Error::msg)?,
+            net: Net::new(hosts, scenario, &mut dice),
+            ledger: Ledger::default(),
+            trace: Trace::new(lines),
+            counts: Counts::default(),
+            violation: None,
+            healed: false,
+            founded: false,
+            bereft: false,
+            credentials: Credentials {
+                mesh: MeshId::new(dice.bytes()),
+                secret: Secret(dice.bytes()),
+            },
+            last_request: 0,
+            last_container: 0,
+            dice,
+        };
+        for host in 0..hosts {
+            world.started(host);
+        }
+        Ok(world)
+    }
+
+    /// Lets the plan run, ends all faults, and demands that everything becomes well.
+    pub fn run(&mut self) {
+        self.run_until(self.scenario.trouble_seconds * SECOND);
+        self.heal();
+        self.end();
+        self.counts.virtual_micros = self.queue.now();
+        self.counts.trace = self.trace.hash();
+    }
+
+    /// What did not hold, if something did not.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// The result so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// The trace's lines, if they were asked for.
+    pub fn take_lines(&mut self) -> Vec<String> {
+        self.trace.take_lines()
+    }
+
+    pub(crate) fn run_until(&mut self, until: Micros) {
+        while self.violation.is_none()
+            && let Some(what) = self.queue.pop(until)
+        {
+            self.counts.steps += 1;
+            self.happen(what);
+        }
+    }
+
+    fn happen(&mut self, what: What) {
+        match what {
+            What::Act(act) => self.act(act),
+            What::Wake { host, token } => self.wake(host, token),
+            What::Knock { host, boot, target } => self.knock((host, boot), target),
+            What::DialFailed { host, boot, target, error } => {
+                if self.is_current(host, boot) {
+                    self.input(host, Input::DialFailed { target, error });
+                }
+            }
+            What::LinkUp { connection, side } => self.link_up(connection, side),
+            What::LinkDown { connection, side, reason } => {
+                self.link_down(connection, side, reason);
+            }
+            What::Arrival { connection, side, packet } => self.arrive(connection, side, packet),
+            What::Activity { connection, side } => self.activity(connection, side),
+            What::Sent { connection, side } => self.credit(connection, side),
+            What::Stored { host, boot, batch } => self.stored((host, boot), batch),
+            What::Persisted { host, boot, batch } => {
+                if self.is_current(host, boot) {
+                    self.input(host, Input::Persisted(batch));
+                }
+            }
+            What::KernelDone { host, boot } => self.kernel_done((host, boot)),
+        }
+    }
+
+    pub(crate) fn is_current(&self, host: usize, boot: u32) -> bool {
+        self.hosts[host].running && self.hosts[host].boot == boot
+    }
+
+    pub(crate) fn fail(&mut self, violation: Violation) {
+        let at = self.queue.now();
+        self.violation.get_or_insert_with(|| violation.at(at));
+    }
+
+    /// A node has just been made: does what it wants and tells it of its underlay.
+    pub(crate) fn started(&mut self, host: usize) {
+        self.drain(host);
+        if self.hosts[host].running {
+            let underlay = self.hosts[host].underlay();
+            self.input(host, Input::Underlay(underlay));
+        }
+    }
+
+    fn wake(&mut self, host: usize, token: u64) {
+        if !self.hosts[host].running || self.hosts[host].wake_token != token {
+            return;
+        }
+        self.hosts[host].wake_at = None;
+        self.input(host, Input::Timeout);
+    }
+
+    /// Hands a node an input and does what it then wants.
+    pub(crate) fn input(&mut self, host: usize, input: Input) {
+        let now = self.queue.now();
+        note(&mut self.trace, (now, host), &input);
+        let timeout = matches!(input, Input::Timeout);
+        let this = &mut self.hosts[host];
+        let clock = this.clock(now);
+        this.node.handle_input(input, clock);
+        self.drain(host);
+        let this = &mut self.hosts[host];
+        if !this.running {
+            return;
+        }
+        this.spins = if timeout { this.spins } else { 0 };
+        self.set_alarm(host, timeout);
+        if let Err(violation) = check::step(self, host) {
+            self.fail(violation);
+        }
+    }
+
+    fn drain(&mut self, host: usize) {
+        let mut armed = self.hosts[host].armed;
+        let mut any = false;
+        while let Some(output) = self.hosts[host].node.poll_output() {
+            any = true;
+            if armed == Some(0) {
+                break;
+            }
+            armed = armed.map(|left| left - 1);
+            self.output(host, output);
+        }
+        if any && self.hosts[host].armed.is_some() {
+            self.crash(host);
+        }
+    }
+
+    fn set_alarm(&mut self, host: usize, after_timeout: bool) {
+        let now = self.queue.now();
+        let this = &mut self.hosts[host];
+        let Some(at) = this.node.poll_timeout().map(|time| this.world_time(time).max(now)) else {
+            this.wake_at = None;
+            this.wake_token += 1;
+            return;
+        };
+        if after_timeout && at == now {
+            this.spins += 1;
+            if this.spins > SPINS_MAX {
+                let text = format!("h{host} wants to be woken again and again at one moment");
+                return self.fail(Violation::new("spins", text));
+            }
+        } else if at > now {
+            this.spins = 0;
+        }
+        if this.wake_at != Some(at) {
+            this.wake_at = Some(at);
+            this.wake_token += 1;
+            let token = this.wake_token;
+            self.queue.push(at, What::Wake { host, token });
+        }
+    }
+
+    fn output(&mut self, host: usize, output: Output) {
+        let now = self.queue.now();
+        match output {
+            Output::Membership(credentials) => self.hosts[host].credentials = credentials,
+            Output::Dial(target) => self.dial(host, target),
+            Output::Send { link, urgent, bytes } => self.send(host, link, urgent, bytes),
+            Output::Close { link, reason: _ } => self.close(host, link),
+            Output::Persist { batch, writes } => self.persist(host, batch, writes),
+            Output::Wire { holder, wiring } => {
+                self.operate_kernel(host, Operation::Wire { holder, wiring });
+            }
+            Output::Unwire { holder, host_name } => {
+                self.operate_kernel(host, Operation::Unwire { holder, host_name });
+            }
+            Output::Program(desired) => self.operate_kernel(host, Operation::Program(desired)),
+            Output::Zone(change) => self.hosts[host].table.apply(change),
+            Output::Reply { id, result } => self.reply(host, id, result),
+            Output::Notice(notice) => {
+                self.trace
+                    .note((now, host), "notice", notice.text.as_bytes(), || notice.text.clone());
+            }
+        }
+    }
+
+    /// Somebody asks a node for something.
+    pub(crate) fn ask(&mut self, host: usize, request: Request, patience_ms: u64) -> RequestId {
+        self.ask_as(host, request, (patience_ms, false))
+    }
+
+    pub(crate) fn ask_as(
+        &mut self,
+        host: usize,
+        request: Request,
+        (patience_ms, probe): (u64, bool),
+    ) -> RequestId {
+        self.last_request += 1;
+        let id = RequestId(self.last_request);
+        let asked = Asked { request: request.clone(), probe };
+        self.hosts[host].pending.insert(id, asked);
+        let patience = std::time::Duration::from_millis(patience_ms);
+        self.input(host, Input::Request { id, request: Box::new(request), patience });
+        id
+    }
+}
+
+/// Notes an input in the trace.
+fn note(trace: &mut Trace, at: (Micros, usize), input: &Input) {
+    let kind = match input {
+        Input::LinkUp(_) => "link up",
+        Input::LinkDown { .. } => "link down",
+        Input::Frame { link, bytes } => {
+            return trace.note(at, "frame", bytes, || {
+                match mesh_router::frame::Frame::decode(bytes) {
+                    Ok(frame) => format!("{} {}", link.0, brief(&format!("{frame:?}"))),
+                    Err(error) => format!("{} {error}", link.0),
+                }
+            });
+        }
+        Input::Activity { .. } => "activity",
+        Input::Sent { link, bytes } => {
+            let all = codec::encode(&(link.0, bytes));
+            return trace.note(at, "sent", &all, || format!("{} {bytes}", link.0));
+        }
+        Input::Timeout => return trace.note(at, "timeout", &[], String::new),
+        Input::DialFailed { .. } => "dial failed",
+        Input::Persisted(batch) => {
+            return trace.note(at, "persisted", &batch.0.to_le_bytes(), || batch.0.to_string());
+        }
+        Input::PersistFailed { .. } => "persist failed",
+        Input::Wired { .. } => "wired",
+        Input::WireFailed { .. } => "wire failed",
+        Input::Unwired { .. } => "unwired",
+        Input::Programmed => return trace.note(at, "programmed", &[], String::new),
+        Input::Underlay(_) => "underlay",
+        Input::Request { .. } => "request",
+    };
+    let text = format!("{input:?}");
+    trace.note(at, kind, text.as_bytes(), || text.clone());
+}
+
+fn brief(text: &str) -> String {
+    text.chars().take(400).collect()
+}

@@ -1,0 +1,36 @@
+//! Whole runs: the same seed gives the same trace, and a handful of seeds of each scenario pass.
+
+use mesh_simulations::{
+    run::{hosts_of, many, one},
+    scenario::{NAMES, Scenario},
+};
+
+#[test]
+fn the_same_seed_gives_the_same_trace_byte_for_byte() {
+    let scenario = Scenario::named("default").unwrap();
+    let first = one(&scenario, 7, 4, true);
+    let again = one(&scenario, 7, 4, true);
+    assert!(first.trace.len() > 1000);
+    assert_eq!(first.trace, again.trace);
+    assert_eq!(first.line.trace, again.line.trace);
+    assert_ne!(first.line.trace, one(&scenario, 8, 4, false).line.trace);
+}
+
+#[test]
+fn a_seed_of_each_scenario_after_another_passes() {
+    let hosts = 3..=5;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    for name in NAMES {
+        let scenario = Scenario::named(name).unwrap();
+        let mut ran = 0;
+        many(&scenario, (1000, 8), &hosts, threads, |outcome| {
+            let line = outcome.line;
+            assert_eq!(line.failure, None, "--scenario {name} --seed {} --hosts 3..5", line.seed);
+            assert_eq!(line.hosts, hosts_of(line.seed, &hosts));
+            assert!(line.attaches_ok > 0);
+            ran += 1;
+            true
+        });
+        assert_eq!(ran, 8);
+    }
+}
