@@ -7,6 +7,9 @@
 //! For now every host has a link to every other that it can reach (a full mesh). A bounded view
 //! would change [`Router::wanted`] and the rule in [`Neighbour::next_frame`], and nothing else.
 
+mod dialling;
+mod replication;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
@@ -18,19 +21,17 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{
     PeerId, Time,
-    dialer::{Call, Callee, Dialer, Wanted},
+    dialer::{Call, Callee, Dialer},
     frame::{Digest, Frame},
     link::{DialError, LinkId, LinkUp},
     member::{self, Info, MemberKey, MemberValue, Members, Reach},
     neighbour::{HEARTBEAT, Neighbour, Replicas, SILENCE_MAX, WINDOW_BYTES, announced},
-    replica::{Kind, Replica},
+    replica::Kind,
     topology::{self, Hop},
 };
 
 /// How often a routed message may be passed on. Chosen: no sane mesh is wider.
 const HOPS_MAX: u8 = 16;
-/// How long one neighbour may take to send all that we lack before another is asked.
-const PULL_MAX: Duration = Duration::from_secs(10);
 /// Bytes on their way into a link beyond which routed messages are dropped: whoever sends them asks
 /// again. Chosen: four windows of replication.
 const ROUTED_BYTES_MAX: usize = 4 * WINDOW_BYTES;
@@ -320,133 +321,6 @@ impl Router {
         }
     }
 
-    fn on_decoded(
-        &mut self,
-        link: LinkId,
-        frame: Frame,
-        replicas: &mut Replicas<'_>,
-        now: Time,
-    ) -> Result<(), String> {
-        match frame {
-            Frame::Hello { vectors } => {
-                let digest = Digest::of(&vectors);
-                self.neighbour(link).greet(vectors);
-                self.pump_due = true;
-                self.on_digest(link, (digest, true), replicas, now);
-            }
-            Frame::Heartbeat { digest } => self.on_digest(link, (digest, false), replicas, now),
-            Frame::Want { vectors } => {
-                self.neighbour(link).want(vectors);
-                self.pump_due = true;
-            }
-            Frame::Synced => self.on_synced(link, now),
-            Frame::Delta { kind, bytes } => {
-                return self.on_delta(link, (kind, &bytes), replicas, now);
-            }
-            Frame::Routed { from, to, hops_left, payload } if to == self.me => {
-                let _ = hops_left;
-                self.effects.push_back(Effect::Deliver { from, payload });
-            }
-            Frame::Routed { from, to, hops_left, payload } => {
-                if let Some(hops_left) = hops_left.checked_sub(1) {
-                    self.route(to, Frame::Routed { from, to, hops_left, payload });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn on_digest(
-        &mut self,
-        link: LinkId,
-        (digest, hello): (Digest, bool),
-        replicas: &Replicas<'_>,
-        now: Time,
-    ) {
-        let vectors = announced(&self.members, replicas);
-        let ours = Digest::of(&vectors);
-        if digest == ours {
-            self.neighbour(link).is_equal(&vectors);
-        }
-        let differs = self.neighbour(link).differs(digest, ours) || (hello && digest != ours);
-        // Who is not settled asks even its equal: only a peer that is settled will say that this
-        // is all. Its equal may have lost as much.
-        if (differs || !self.settled) && self.may_pull(link, now) {
-            self.neighbour(link).mismatches = 0;
-            self.pulling = Some((link, now + PULL_MAX));
-            self.send(link, false, &Frame::Want { vectors });
-        }
-    }
-
-    /// Whether this neighbour may be asked for all that we lack: one at a time. Whoever did not
-    /// tell it in time lets the others have their turn.
-    fn may_pull(&mut self, link: LinkId, now: Time) -> bool {
-        match self.pulling {
-            None => true,
-            Some((_, until)) if until > now => false,
-            Some((last, _)) if last == link && self.neighbours.len() > 1 => {
-                self.pulling = None;
-                false
-            }
-            Some(_) => true,
-        }
-    }
-
-    fn on_synced(&mut self, link: LinkId, now: Time) {
-        if self.pulling.is_some_and(|(from, _)| from == link) {
-            self.pulling = None;
-        }
-        if !self.settled {
-            self.settle(now);
-        }
-    }
-
-    fn on_delta(
-        &mut self,
-        link: LinkId,
-        (kind, bytes): (Kind, &[u8]),
-        replicas: &mut Replicas<'_>,
-        now: Time,
-    ) -> Result<(), String> {
-        let replica: &mut dyn Replica = match kind {
-            Kind::Members => &mut self.members,
-            Kind::Ring => &mut *replicas.ring,
-            Kind::Zone => &mut *replicas.zone,
-        };
-        let before = replica.announced();
-        // What could not be taken because something before it is missing comes again: the next
-        // heartbeats' digests differ.
-        replica.apply(bytes).map_err(|error| error.to_string())?;
-        let after = replica.announced();
-        self.neighbour(link).has(kind, &before, &after);
-        if kind == Kind::Members {
-            self.links_changed(now);
-        }
-        Ok(())
-    }
-
-    /// Whether [`Router::pump`] may find something to send although no replica changed: a link came
-    /// up, was greeted, asked or has room again.
-    pub fn pump_due(&self) -> bool {
-        self.pump_due
-    }
-
-    /// Sends to every link what its other end lacks, as far as the link can take it. Costs one look
-    /// at each link and origin: for when a replica changed, or [`Router::pump_due`].
-    pub fn pump(&mut self, replicas: &Replicas<'_>) {
-        self.pump_due = false;
-        let links: Vec<LinkId> = self.neighbours.keys().copied().collect();
-        for link in links {
-            while let Some(frame) = self
-                .neighbours
-                .get_mut(&link)
-                .and_then(|n| n.next_frame(&self.members, replicas, self.settled))
-            {
-                self.send(link, false, &frame);
-            }
-        }
-    }
-
     /// The time has passed: heartbeats, dead links, dialling, what was put off.
     pub fn timeout(&mut self, replicas: &Replicas<'_>, now: Time) {
         self.drop_silent(now);
@@ -484,48 +358,6 @@ impl Router {
     /// A name for messages.
     pub fn name_of(&self, peer: PeerId) -> String {
         member::info(&self.members, peer).map_or_else(|| peer.short(), |info| info.name.clone())
-    }
-
-    /// To whom there should be a link and is none.
-    fn wanted(&self) -> Vec<Wanted> {
-        let mut wanted = Vec::new();
-        let mut published: BTreeSet<SocketAddr> = BTreeSet::new();
-        for (peer, info) in member::present(&self.members) {
-            if peer != self.me && !self.by_peer.contains_key(&peer) {
-                published.extend(&info.endpoints);
-                // Another host may have its address by now.
-                let free = |endpoint: &&SocketAddr| !self.links().any(|up| up.remote == **endpoint);
-                wanted.push(Wanted {
-                    callee: Callee::Peer(peer),
-                    endpoints: info.endpoints.iter().filter(free).copied().collect(),
-                    courteous: peer < self.me,
-                    alive: self.paths.contains_key(&peer),
-                });
-            }
-        }
-        for (address, peer) in &self.targets {
-            // A target behind which a member was found, or that a member publishes, is dialled as
-            // that member; one who is linked and not yet known as a member, not at all.
-            let found = |peer| {
-                self.by_peer.contains_key(&peer) || member::info(&self.members, peer).is_some()
-            };
-            if published.contains(address) {
-                continue;
-            }
-            if !peer.is_some_and(found) {
-                wanted.push(Wanted {
-                    callee: Callee::Target(*address),
-                    endpoints: vec![*address],
-                    courteous: false,
-                    alive: false,
-                });
-            }
-        }
-        wanted.retain(|want| match want.callee {
-            Callee::Target(address) => !self.links().any(|up| up.dialled == Some(address)),
-            Callee::Peer(_) => true,
-        });
-        wanted
     }
 
     fn drop_silent(&mut self, now: Time) {
@@ -629,3 +461,6 @@ impl Router {
         self.neighbours.get_mut(&link).expect("only links that are up are looked up")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,7 @@ use crate::PeerId;
 
 mod delta;
 
-pub use delta::{Cursor, Delta, Run, RunError};
+pub use delta::{Cursor, Delta, ENTRIES_PER_ORIGIN_MAX, ORIGINS_MAX, Run, RunError};
 
 /// A write: who made it, and its number on that peer's Lamport clock.
 pub type Dot = crdts::Dot<PeerId>;
@@ -103,6 +103,8 @@ pub struct Store<R: Register> {
     touched: BTreeSet<PeerId>,
     /// Whether own entries are taken from others: see [`Store::recall`].
     recalling: bool,
+    /// How often it changed what may be told to others.
+    revision: u64,
 }
 
 impl<R: Register> Store<R> {
@@ -119,6 +121,7 @@ impl<R: Register> Store<R> {
             changes: Vec::new(),
             touched: BTreeSet::new(),
             recalling: false,
+            revision: 0,
         }
     }
 
@@ -185,7 +188,15 @@ impl<R: Register> Store<R> {
     /// Own writes up to this counter are on disk: they may be announced.
     pub fn mark_durable(&mut self, counter: u64) {
         debug_assert!(counter <= self.vector.get(&self.me), "nothing can be durable unwritten");
-        self.durable = self.durable.max(counter);
+        if counter > self.durable {
+            self.durable = counter;
+            self.revision += 1;
+        }
+    }
+
+    /// Changes whenever [`Store::announced`] or a delta may have.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The counter of the newest own write.
@@ -240,6 +251,7 @@ impl<R: Register> Store<R> {
             // What others told us may be told on; the jump only once it is on disk.
             let counter = self.vector.get(&self.me);
             self.durable = self.durable.max(counter);
+            self.revision += 1;
             if counter > 0 {
                 self.cover(self.me, self.clock + RECALL_JUMP);
             }
@@ -340,6 +352,7 @@ impl<R: Register> Store<R> {
         if counter > self.vector.get(&origin) {
             self.vector.dots.insert(origin, counter);
             self.clock = self.clock.max(counter);
+            self.revision += 1;
             self.touched.insert(origin);
         }
     }

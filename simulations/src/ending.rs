@@ -79,11 +79,12 @@ impl World {
             {
                 self.run_until(self.queue.now() + SECOND / 20);
             }
-            if self.counts.attached > before || self.violation.is_some() {
+            let done = self.counts.attached > before || !check::convergence::free(&self.hosts);
+            if done || self.violation.is_some() {
                 return;
             }
             // An address that was claimed for somebody who gave up is set aside for half a minute.
-            self.run_until(self.queue.now() + (SECOND << attempt));
+            self.run_until(self.queue.now() + (SECOND << (attempt - 1)));
         }
     }
 

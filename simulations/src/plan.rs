@@ -108,8 +108,8 @@ fn partitions(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts
 }
 
 fn rare(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: &mut Acts) {
-    let kinds: [(u32, fn(usize) -> Act); 3] =
-        [(s.leave, Act::Leave), (s.recycle, Act::Recycle), (s.wipe, Act::Wipe)];
+    type Kind = (u32, fn(usize) -> Act);
+    let kinds: [Kind; 3] = [(s.leave, Act::Leave), (s.recycle, Act::Recycle), (s.wipe, Act::Wipe)];
     for (chance, act) in kinds {
         if hosts >= 3 && dice.chance(chance) {
             acts.push((dice.between(end / 4, end), act(dice.index(hosts))));

@@ -19,6 +19,10 @@ use crate::api::types::AttachRequest;
 
 /// Names that one container may have. Chosen: far above any orchestrator's use.
 const NAMES_MAX: usize = 32;
+/// Addresses and routes that one attach may name. Chosen: its row on disk stays under 64 KiB.
+const LIST_MAX: usize = 256;
+/// Bytes of the path of a namespace, from PATH_MAX.
+const PATH_BYTES_MAX: usize = 4096;
 /// Bytes of a container id or a claim's holder. Container ids are 64 hexadecimal digits.
 const ID_BYTES_MAX: usize = 256;
 /// Bytes of an interface name, from IFNAMSIZ less its NUL.
@@ -109,6 +113,20 @@ impl Node {
             return invalid(
                 format!("{name:?} is not the name of an interface"),
                 "use 1 to 15 bytes without spaces and slashes, such as eth0",
+            );
+        }
+        if request.container == gateway_holder().container && *name == gateway_holder().interface {
+            return invalid(
+                "meshd/gateway holds this host's own addresses".to_owned(),
+                "use another container id",
+            );
+        }
+        let lists = request.addresses.len().max(request.routes.len());
+        let path = request.netns.as_ref().map_or(0, String::len);
+        if lists > LIST_MAX || path > PATH_BYTES_MAX {
+            return invalid(
+                format!("more than {LIST_MAX} addresses or routes, or a very long path"),
+                "give fewer",
             );
         }
         if request.names.len() > NAMES_MAX {

@@ -1,8 +1,8 @@
 //! The journal: which writes are on their way to the disk, and what waits for them.
 //!
 //! Writes are collected while an input is handled and leave as one batch. A batch that fails is not
-//! lost: its writes, and those of every batch after it, go out again as one after a pause, in their
-//! order. Meanwhile the node refuses what would need the disk.
+//! lost: its writes, and those of every batch after it, go out again as one after a pause, the newest
+//! of each key. Meanwhile the node refuses what would need the disk.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -25,7 +25,9 @@ struct Pending {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    collected: Vec<Write>,
+    /// By table and key, the newest write of each: while the disk fails this grows with the state
+    /// only, not with the time.
+    collected: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
     pending: BTreeMap<BatchId, Pending>,
     last: u64,
     retry_at: Option<Time>,
@@ -35,12 +37,12 @@ pub(super) struct Journal {
 impl Journal {
     /// Collects a write.
     pub(super) fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
-        self.collected.push(Write { table, key, value: Some(value) });
+        self.collected.insert((table, key), Some(value));
     }
 
     /// Collects a deletion.
     pub(super) fn delete(&mut self, table: Table, key: Vec<u8>) {
-        self.collected.push(Write { table, key, value: None });
+        self.collected.insert((table, key), None);
     }
 
     /// The batch that what is collected now will be in.
@@ -55,7 +57,9 @@ impl Journal {
         }
         let batch = self.current();
         self.last = batch.0;
-        let writes = std::mem::take(&mut self.collected);
+        let collected = std::mem::take(&mut self.collected).into_iter();
+        let writes: Vec<Write> =
+            collected.map(|((table, key), value)| Write { table, key, value }).collect();
         self.pending.insert(batch, Pending { writes: writes.clone(), marks });
         Some((batch, writes))
     }
@@ -76,6 +80,7 @@ impl Journal {
         let failed = self.pending.split_off(&batch);
         let later = std::mem::take(&mut self.collected);
         let again = failed.into_values().flat_map(|pending| pending.writes);
+        let again = again.map(|write| ((write.table, write.key), write.value));
         self.collected = again.chain(later).collect();
         self.failure = Some(reason);
         self.retry_at.get_or_insert(now + RETRY_AFTER);
@@ -120,6 +125,21 @@ mod tests {
 
     fn keys(writes: &[Write]) -> Vec<u8> {
         writes.iter().map(|write| write.key[0]).collect()
+    }
+
+    #[test]
+    fn while_the_disk_fails_only_the_newest_write_of_a_key_is_kept() {
+        let mut journal = Journal::default();
+        journal.put(Table::Ring, vec![1], vec![0]);
+        let (batch, _) = journal.flush([0; 3]).unwrap();
+        journal.failed(batch, "disk full".into(), Time::ZERO);
+        for value in 1..100 {
+            journal.put(Table::Ring, vec![1], vec![value]);
+            assert!(journal.flush([0; 3]).is_none());
+        }
+        journal.timeout(Time::ZERO + RETRY_AFTER);
+        let (_, writes) = journal.flush([0; 3]).unwrap();
+        assert_eq!(writes, [Write { table: Table::Ring, key: vec![1], value: Some(vec![99]) }]);
     }
 
     #[test]

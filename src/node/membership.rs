@@ -422,8 +422,10 @@ impl Node {
 
     /// Gives all blocks to the reachable peer with the smallest id; without one the mesh ends here.
     fn hand_over(&mut self) {
-        let heir = self.router.paths().keys().next().copied();
-        let others = mesh_router::member::present(self.router.members()).count() > 1;
+        let present: BTreeSet<PeerId> =
+            mesh_router::member::present(self.router.members()).map(|(peer, _)| peer).collect();
+        let heir = self.router.paths().keys().find(|peer| present.contains(peer)).copied();
+        let others = present.len() > 1;
         match heir {
             Some(heir) => {
                 if let Err(error) = self.ipam.give_all(heir) {
@@ -460,7 +462,12 @@ impl Node {
             && heir == from
             && taken >= counter
         {
-            self.clear();
+            // Somebody else who left may have handed its blocks to us meanwhile: they go on, too.
+            if self.ipam.owned_blocks().is_empty() {
+                self.clear();
+            } else {
+                self.hand_over();
+            }
         }
     }
 

@@ -113,6 +113,10 @@ pub struct Node {
     /// Peers that cannot be reached, since when, and whether their names are hidden already.
     away: BTreeMap<PeerId, peers::Away>,
     peers_generation: u64,
+    /// The replicas' revisions when the peers were last sent what they lack.
+    pumped: [u64; mesh_router::Kind::COUNT],
+    /// Not before then are tombstones looked at again.
+    collect_at: Time,
     rng: ChaCha8Rng,
     outputs: VecDeque<Output>,
     now: Time,
@@ -148,6 +152,8 @@ impl Node {
             program_at: None,
             away: BTreeMap::new(),
             peers_generation: 0,
+            pumped: [0; mesh_router::Kind::COUNT],
+            collect_at: now,
             rng: ChaCha8Rng::seed_from_u64(config.seed),
             outputs: VecDeque::new(),
             now,
@@ -166,6 +172,11 @@ impl Node {
         self.now = self.now.max(now);
         let now = self.now;
         match input {
+            // It came up while this host left: nothing of that mesh is to be taken in any more.
+            Input::LinkUp(up) if self.mesh.is_none() => {
+                let reason = "this host is in no mesh".to_owned();
+                self.outputs.push_back(Output::Close { link: up.link, reason });
+            }
             Input::LinkUp(up) => {
                 self.joined_link(&up);
                 self.router.link_up(up, &replicas(&mut self.ipam, &mut self.zone), now);
@@ -250,9 +261,23 @@ impl Node {
         self.collect_tombstones();
         self.absorb_changes();
         self.flush();
-        self.router.pump(&replicas(&mut self.ipam, &mut self.zone));
+        self.pump();
         self.forward_effects();
         self.publish_plan();
+    }
+
+    /// Sends to the peers what they lack, if there may be anything: a pump looks at every link and
+    /// origin, and most inputs change nothing that is told.
+    fn pump(&mut self) {
+        let revisions = [
+            self.router.members().revision(),
+            self.ipam.store().revision(),
+            self.zone.store().revision(),
+        ];
+        if self.router.pump_due() || revisions != self.pumped {
+            self.pumped = revisions;
+            self.router.pump(&replicas(&mut self.ipam, &mut self.zone));
+        }
     }
 
     /// Messages from other nodes.
@@ -306,7 +331,7 @@ impl Node {
         self.ipam.store_mut().mark_durable(ring);
         self.zone.store_mut().mark_durable(zone);
         // Announce before anybody is answered.
-        self.router.pump(&replicas(&mut self.ipam, &mut self.zone));
+        self.pump();
         self.forward_effects();
         self.stored(batch);
         self.acknowledge_upto(batch);
@@ -430,3 +455,6 @@ fn not_in_a_mesh() -> Refusal {
         "run `meshctl init` to found one, or `meshctl join ADDR --token T` to join one",
     )
 }
+
+#[cfg(test)]
+mod tests;

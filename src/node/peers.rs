@@ -18,6 +18,9 @@ const HIDE_AFTER: Duration = Duration::from_secs(2);
 /// A peer that was not reached for this long is called unreachable instead of suspect.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(60);
 
+/// How often tombstones are looked at, at most. Chosen: a pass over the most records takes 10 ms.
+const COLLECT_EVERY: Duration = Duration::from_secs(1);
+
 /// A message between nodes, sent through the router.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum PeerMessage {
@@ -68,7 +71,8 @@ impl Node {
 
     /// Answers only when the entries are on this host's disk; the sender asks again until then.
     fn confirm_hand_over(&mut self, from: PeerId, counter: u64) {
-        let has = self.ipam.store().vector().get(&from) >= counter;
+        // Who leaves itself would take these blocks with it: it hands them on first.
+        let has = self.ipam.store().vector().get(&from) >= counter && !self.is_leaving();
         if has && self.journal.is_idle() {
             self.send_to_peer(from, &PeerMessage::TakenOver { counter });
         }
@@ -128,15 +132,23 @@ impl Node {
         self.outputs.extend(change.map(Output::Zone));
     }
 
-    /// Drops own tombstones that every linked peer has seen.
+    /// Drops own tombstones that every linked peer has seen; while somebody who would miss them is
+    /// away, only those beyond the zone's own bound. Not at each input: it walks through all own
+    /// records.
     pub(super) fn collect_tombstones(&mut self) {
-        let present = member::present(self.router.members()).count();
-        // Somebody who is away would miss them; the zone's own bound ends that some day.
-        if self.router.links().count() + 1 >= present
-            && let Some(seen) = self.router.seen_by_all(Kind::Zone)
-        {
-            self.zone.collect(seen);
+        if self.now < self.collect_at || self.recalling || self.mesh.is_none() {
+            return;
         }
+        self.collect_at = self.now + COLLECT_EVERY;
+        let present = member::present(self.router.members()).count();
+        let seen = if present <= 1 {
+            Some(self.zone.store().durable_counter())
+        } else if self.router.links().count() + 1 >= present {
+            self.router.seen_by_all(Kind::Zone)
+        } else {
+            None
+        };
+        self.zone.collect(seen.unwrap_or(0));
     }
 
     pub(super) fn peers(&self) -> Vec<types::Peer> {

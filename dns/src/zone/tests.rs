@@ -255,3 +255,17 @@ fn step(zones: &mut [Zone], rng: &mut ChaCha8Rng) {
         }
     }
 }
+
+#[test]
+fn the_zone_keeps_the_laws_of_a_replicated_store() {
+    mesh_router::laws::check_laws::<ZoneRegister>(0..300, |rng, store| {
+        let (origin, holder) = (store.me(), format!("c{}", rng.random_range(0..3)));
+        let key = RecordKey { origin, holder, name: name(["web", "db"][rng.random_range(0..2)]) };
+        let address = ip(&format!("10.32.0.{}", rng.random_range(1..9)));
+        Some(match rng.random_range(0..6) {
+            0 => (RecordKey::watermark(origin), RecordValue::Watermark(rng.random_range(0..9))),
+            1 | 2 => (key, RecordValue::Tombstone),
+            _ => (key, RecordValue::Addresses(vec![address])),
+        })
+    });
+}

@@ -10,6 +10,12 @@ use crate::{
     codec::{self, FRAME_BYTES_MAX},
 };
 
+/// Origins that a store takes entries of. Chosen: twice what a reachability set can name; a hello,
+/// with three vectors of 26 bytes an origin, then still fits into a frame.
+pub const ORIGINS_MAX: usize = 1 << 13;
+/// Entries that a store takes of one origin; above what any register's own bounds let it write.
+pub const ENTRIES_PER_ORIGIN_MAX: usize = 1 << 18;
+
 /// What a run costs beside its entries: origin, interval and flag.
 const RUN_HEAD_BYTES: usize = 24;
 
@@ -159,8 +165,8 @@ impl<R: Register> Store<R> {
     }
 
     /// Takes an encoded delta. A run that starts after what this replica has is left out (the
-    /// sender's picture of us was too good; vectors are then exchanged again), and with it, where
-    /// keys have several writers, the whole delta. Returns whether everything was taken.
+    /// sender's picture of us was too good; vectors are then exchanged again), as is one that would
+    /// pass a bound, and with it, where keys have several writers, the whole delta. Returns whether everything was taken.
     ///
     /// # Errors
     /// When the bytes are no delta or hold an entry that cannot be; nothing is taken then.
@@ -170,15 +176,24 @@ impl<R: Register> Store<R> {
         for run in &runs {
             check_run::<R>(run)?;
         }
-        if !R::SINGLE_WRITER && runs.iter().any(|run| run.after > self.vector.get(&run.origin)) {
+        let out = |run: &Run<_, _>| run.after > self.vector.get(&run.origin) || self.is_full(run);
+        if !R::SINGLE_WRITER && runs.iter().any(out) {
             return Ok(false);
         }
         let mut all = true;
         for run in runs {
-            all &= self.apply_run(run);
+            all &= !self.is_full(&run) && self.apply_run(run);
         }
         self.check_invariants();
         Ok(all)
+    }
+
+    /// Whether taking a run would pass a bound.
+    fn is_full(&self, run: &Run<R::Key, R::Value>) -> bool {
+        let origins = &self.vector.dots;
+        let held = self.by_dot.get(&run.origin).map_or(0, BTreeMap::len);
+        (origins.len() >= ORIGINS_MAX && !origins.contains_key(&run.origin))
+            || held + run.entries.len() > ENTRIES_PER_ORIGIN_MAX
     }
 
     fn apply_run(&mut self, run: Run<R::Key, R::Value>) -> bool {

@@ -218,3 +218,38 @@ fn own_entries_are_taken_from_others_only_while_recalling() {
     assert!(dot.counter > 5 + 1000, "a write that nobody told us of is not written again");
     assert_eq!(lost.announced().get(&peer(1)), 5);
 }
+
+#[test]
+fn more_origins_than_may_be_are_left_out_and_those_known_go_on() {
+    let mut store = Store::<Words>::new(peer(2));
+    let id = |n: usize| {
+        let mut bytes = [9; 16];
+        bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        PeerId::new(bytes)
+    };
+    let run = |n: usize, after: u64| {
+        let entries = vec![(after + 1, (id(n), 1), None::<String>)];
+        Run { origin: id(n), after, upto: after + 1, whole: false, entries }
+    };
+    let all: Vec<_> = (0..=ORIGINS_MAX).map(|n| run(n, 0)).collect();
+    assert_eq!(store.apply(&encode(&all)), Ok(false));
+    assert_eq!(store.vector().dots.len(), ORIGINS_MAX);
+    assert_eq!(store.apply(&encode(&vec![run(0, 1)])), Ok(true));
+    let vectors = [store.announced(), store.announced(), store.announced()];
+    let hello = crate::frame::Frame::Hello { vectors }.encode();
+    assert!(hello.len() < crate::codec::FRAME_BYTES_MAX * 2 / 3, "a hello fits into a frame");
+}
+
+#[test]
+fn the_revision_changes_with_all_that_may_be_told() {
+    let mut store = words(1, 3);
+    let before = store.revision();
+    store.mark_durable(3);
+    assert_eq!(store.revision(), before, "nothing new is durable");
+    store.write((peer(1), 9), None);
+    store.mark_durable(4);
+    assert!(store.revision() > before);
+    let before = store.revision();
+    sync(&words(2, 1), &mut store, usize::MAX);
+    assert!(store.revision() > before);
+}

@@ -1,0 +1,559 @@
+//! Two and three routers with virtual time, real stores and links that can lose or hold frames.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::{
+    frame::Digest,
+    neighbour::{DELTA_BYTES, WINDOW_BYTES},
+    store::{Cursor, Register, Store, VersionVector},
+};
+
+/// Anything by number, written by one host each.
+#[derive(Debug, Clone)]
+struct Blobs;
+
+impl Register for Blobs {
+    type Key = (PeerId, u32);
+    type Value = Vec<u8>;
+
+    const SINGLE_WRITER: bool = true;
+
+    fn validate(origin: PeerId, key: &Self::Key, _: &Self::Value) -> Result<(), String> {
+        if key.0 == origin { Ok(()) } else { Err("not its own".to_owned()) }
+    }
+}
+
+fn peer(n: u8) -> PeerId {
+    PeerId::new([n; 16])
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// A router with its replicas, its open links (ours to theirs) and what came of it.
+struct Host {
+    router: Router,
+    ring: Store<Blobs>,
+    zone: Store<Blobs>,
+    delivered: Vec<(PeerId, Vec<u8>)>,
+    closed: Vec<LinkId>,
+    dialled: Vec<SocketAddr>,
+    sent_bytes: usize,
+}
+
+impl Host {
+    fn new(n: u8) -> Self {
+        Self {
+            router: Router::new(peer(n), u64::from(n)),
+            ring: Store::new(peer(n)),
+            zone: Store::new(peer(n)),
+            delivered: Vec::new(),
+            closed: Vec::new(),
+            dialled: Vec::new(),
+            sent_bytes: 0,
+        }
+    }
+
+    fn write(&mut self, number: u32, bytes: usize) {
+        self.zone.write((self.router.me, number), vec![7; bytes]);
+        self.zone.mark_durable(self.zone.own_counter());
+    }
+}
+
+macro_rules! replicas {
+    ($host:expr) => {
+        &mut Replicas { ring: &mut $host.ring, zone: &mut $host.zone }
+    };
+}
+
+/// Hosts by number and the pairs of links between them.
+struct World {
+    hosts: BTreeMap<u8, Host>,
+    /// The other end of each open end.
+    ends: BTreeMap<(u8, LinkId), (u8, LinkId)>,
+    wire: VecDeque<(u8, LinkId, Vec<u8>)>,
+    now: Time,
+    links: u64,
+    /// How many of the next deltas are lost.
+    lose_deltas: usize,
+    /// Whether bytes that were given to a link are reported as sent.
+    reports_sent: bool,
+}
+
+impl World {
+    /// Settled hosts that describe themselves.
+    fn new(numbers: &[u8]) -> Self {
+        let mut world = Self::unsettled(numbers);
+        for n in numbers {
+            world.settle(*n);
+        }
+        world.run(Duration::ZERO);
+        world
+    }
+
+    fn unsettled(numbers: &[u8]) -> Self {
+        Self {
+            hosts: numbers.iter().map(|n| (*n, Host::new(*n))).collect(),
+            ends: BTreeMap::new(),
+            wire: VecDeque::new(),
+            now: Time::from_micros(1),
+            links: 0,
+            lose_deltas: 0,
+            reports_sent: true,
+        }
+    }
+
+    fn settle(&mut self, n: u8) {
+        let host = self.hosts.get_mut(&n).unwrap();
+        host.router.settle(self.now);
+        let (name, endpoints) = (format!("host{n}"), vec![address(n)]);
+        host.router.describe(Info { name, endpoints, incarnation: 1, left: false });
+    }
+
+    fn host(&mut self, n: u8) -> &mut Host {
+        self.hosts.get_mut(&n).unwrap()
+    }
+
+    fn up(&self, link: LinkId, other: u8, dialled: bool, incarnation: u64) -> LinkUp {
+        let remote = address(other);
+        let dialled = dialled.then_some(remote);
+        LinkUp { link, peer: peer(other), incarnation, remote, dialled }
+    }
+
+    /// Two ends of a link that `dialler` dialled, not yet told to anybody.
+    fn ends(&mut self, dialler: u8, other: u8) -> [(u8, LinkUp); 2] {
+        self.links += 2;
+        let [a, b] = [LinkId(self.links), LinkId(self.links + 1)];
+        self.ends.insert((dialler, a), (other, b));
+        self.ends.insert((other, b), (dialler, a));
+        [(dialler, self.up(a, other, true, 1)), (other, self.up(b, dialler, false, 1))]
+    }
+
+    fn tell(&mut self, (n, up): (u8, LinkUp)) {
+        let now = self.now;
+        let host = self.host(n);
+        host.router.link_up(up, replicas!(host), now);
+        self.collect(n);
+    }
+
+    fn link(&mut self, dialler: u8, other: u8) {
+        for end in self.ends(dialler, other) {
+            self.tell(end);
+        }
+    }
+
+    /// Cuts every link between two hosts without telling them.
+    fn cut(&mut self, a: u8, b: u8) {
+        self.ends.retain(|(from, _), (to, _)| !(*from == a && *to == b || *from == b && *to == a));
+    }
+
+    fn collect(&mut self, n: u8) {
+        let host = self.hosts.get_mut(&n).unwrap();
+        let members = host.router.members_mut();
+        members.mark_durable(members.own_counter());
+        host.router.pump(replicas!(host));
+        while let Some(effect) = host.router.poll_effect() {
+            match effect {
+                Effect::Send { link, bytes, .. } => {
+                    host.sent_bytes += bytes.len();
+                    if self.reports_sent {
+                        host.router.sent(link, bytes.len());
+                    }
+                    let delta = matches!(Frame::decode(&bytes), Ok(Frame::Delta { .. }));
+                    if delta && self.lose_deltas > 0 {
+                        self.lose_deltas -= 1;
+                    } else if let Some((to, end)) = self.ends.get(&(n, link)) {
+                        self.wire.push_back((*to, *end, bytes));
+                    }
+                }
+                Effect::Close { link, .. } => {
+                    host.closed.push(link);
+                    if let Some((to, end)) = self.ends.remove(&(n, link)) {
+                        self.ends.remove(&(to, end));
+                        self.wire.push_back((to, end, Vec::new()));
+                    }
+                }
+                Effect::Deliver { from, payload } => host.delivered.push((from, payload)),
+                Effect::Dial(target) => host.dialled.push(target),
+                Effect::Notice { .. } => {}
+            }
+            if host.router.pump_due() {
+                host.router.pump(replicas!(host));
+            }
+        }
+    }
+
+    /// Delivers all frames until there are none; an empty one is the end of its link.
+    fn deliver(&mut self) {
+        for n in self.hosts.keys().copied().collect::<Vec<_>>() {
+            self.collect(n);
+        }
+        while let Some((n, link, bytes)) = self.wire.pop_front() {
+            let now = self.now;
+            let host = self.host(n);
+            if bytes.is_empty() {
+                host.router.link_down(link, "closed by the other side", now);
+            } else {
+                host.router.on_frame(link, &bytes, replicas!(host), now);
+            }
+            self.collect(n);
+        }
+    }
+
+    /// Lets the time pass, waking whoever wants to be woken.
+    fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            for n in self.hosts.keys().copied().collect::<Vec<_>>() {
+                let now = self.now;
+                let host = self.host(n);
+                host.router.timeout(replicas!(host), now);
+                let next = host.router.poll_timeout();
+                assert!(next.is_none_or(|at| at > now), "host {n} wants to be woken at once again");
+            }
+            self.deliver();
+            let next = self.hosts.values().filter_map(|host| host.router.poll_timeout()).min();
+            match next.filter(|at| *at <= end) {
+                Some(at) => self.now = at.max(self.now + Duration::from_micros(1)),
+                None => break,
+            }
+        }
+        self.now = end;
+    }
+
+    fn vectors(&self, n: u8) -> [VersionVector; 3] {
+        let host = &self.hosts[&n];
+        [host.router.members().announced(), host.ring.announced(), host.zone.announced()]
+    }
+
+    fn assert_equal(&self, why: &str) {
+        let first = *self.hosts.keys().next().unwrap();
+        for n in self.hosts.keys() {
+            assert_eq!(
+                self.vectors(*n),
+                self.vectors(first),
+                "{why}: hosts {first} and {n} differ"
+            );
+        }
+    }
+}
+
+fn address(n: u8) -> SocketAddr {
+    format!("192.0.2.{n}:7780").parse().unwrap()
+}
+
+#[test]
+fn a_link_makes_two_hosts_equal_at_once() {
+    let mut world = World::new(&[1, 2]);
+    for number in 0..500 {
+        world.host(1).write(number, 300);
+    }
+    world.host(2).write(1, 10);
+    world.link(1, 2);
+    world.deliver();
+    world.assert_equal("after hello, want and synced");
+    assert_eq!(world.hosts[&2].zone.len(), 501);
+}
+
+#[test]
+fn a_write_goes_to_the_neighbour_without_being_asked_for_and_is_not_sent_back() {
+    let mut world = World::new(&[1, 2]);
+    world.link(1, 2);
+    world.run(secs(1));
+    let before = world.hosts[&2].sent_bytes;
+    world.host(1).write(1, 5000);
+    world.deliver();
+    assert_eq!(world.hosts[&2].zone.len(), 1);
+    assert!(world.hosts[&2].sent_bytes - before < 1000, "it came back");
+}
+
+#[test]
+fn a_lost_delta_is_repaired_within_a_few_heartbeats() {
+    let mut world = World::new(&[1, 2]);
+    world.link(1, 2);
+    world.run(secs(2));
+    world.lose_deltas = 1;
+    world.host(1).write(1, 10);
+    world.deliver();
+    assert!(world.hosts[&2].zone.is_empty());
+    world.run(secs(4));
+    world.assert_equal("after a lost delta");
+}
+
+#[test]
+fn two_links_at_once_become_one_and_both_ends_keep_the_same() {
+    // The order in which the four ends hear of the two links.
+    for order in
+        [[0, 1, 2, 3], [0, 3, 1, 2], [2, 1, 0, 3], [2, 3, 0, 1], [0, 3, 2, 1], [2, 1, 3, 0]]
+    {
+        let mut world = World::new(&[1, 2]);
+        let [a, b] = world.ends(1, 2);
+        let [c, d] = world.ends(2, 1);
+        let told = [a, b, c, d];
+        for index in order {
+            world.tell(told[index].clone());
+        }
+        world.run(secs(3));
+        let ends: Vec<LinkId> = (1..=2)
+            .map(|n| world.hosts[&n].router.links().map(|up| up.link).collect::<Vec<_>>()[0])
+            .collect();
+        assert_eq!(ends, [told[0].1.link, told[1].1.link], "order {order:?}");
+        world.assert_equal("after two links");
+    }
+}
+
+#[test]
+fn a_new_incarnation_replaces_a_link_that_is_dead_and_does_not_know_it() {
+    let mut world = World::new(&[1, 2]);
+    world.link(1, 2);
+    world.run(secs(2));
+    let old = world.hosts[&1].router.link_to(peer(2)).unwrap().link;
+    // Host 2 starts again; this time it dials, which alone would lose against the older link.
+    *world.host(2) = Host::new(2);
+    world.cut(1, 2);
+    let [two, (_, up)] = world.ends(2, 1);
+    world.tell(two);
+    world.tell((1, LinkUp { incarnation: 2, ..up }));
+    let new = world.hosts[&1].router.link_to(peer(2)).unwrap();
+    assert!(new.link != old && new.incarnation == 2);
+    assert_eq!(world.hosts[&1].closed, [old]);
+    world.deliver();
+    assert!(world.hosts[&2].router.is_settled(), "host 1 told everything");
+}
+
+#[test]
+fn silence_closes_a_link_and_any_byte_keeps_it() {
+    let mut world = World::new(&[1, 2]);
+    world.link(1, 2);
+    world.run(secs(2));
+    world.cut(1, 2);
+    let link = world.hosts[&1].router.link_to(peer(2)).unwrap().link;
+    for _ in 0..5 {
+        world.run(secs(3));
+        let now = world.now;
+        world.host(1).router.activity(link, now);
+    }
+    assert!(world.hosts[&1].router.link_to(peer(2)).is_some(), "bytes came all the time");
+    assert!(world.hosts[&2].router.link_to(peer(1)).is_none());
+    world.run(secs(5));
+    assert_eq!(world.hosts[&1].closed, [link]);
+    assert!(!world.hosts[&1].router.paths().contains_key(&peer(2)));
+    assert!(world.hosts[&1].dialled.contains(&address(2)), "and is dialled again");
+}
+
+#[test]
+fn a_chain_passes_entries_and_messages_on() {
+    let mut world = World::new(&[1, 2, 3]);
+    world.link(1, 2);
+    world.link(2, 3);
+    world.run(secs(3));
+    world.assert_equal("along a chain");
+    let hop = world.hosts[&1].router.paths()[&peer(3)];
+    assert_eq!((hop.via, hop.hops), (peer(2), 2));
+    assert_eq!(world.hosts[&1].router.packet_path(peer(3)), Some(peer(2)));
+    world.host(1).write(1, 10);
+    world.host(3).write(1, 10);
+    world.deliver();
+    world.assert_equal("a write is passed on at once");
+    assert!(world.host(1).router.send_to(peer(3), b"hello".to_vec()));
+    assert!(!world.host(1).router.send_to(peer(9), b"hello".to_vec()), "nobody knows the way");
+    world.deliver();
+    assert_eq!(world.hosts[&3].delivered, [(peer(1), b"hello".to_vec())]);
+    assert!(world.hosts[&2].delivered.is_empty());
+    world.cut(2, 3);
+    world.run(secs(6));
+    assert!(!world.hosts[&1].router.paths().contains_key(&peer(3)));
+}
+
+#[test]
+fn a_message_that_was_passed_on_too_often_ends() {
+    let mut world = World::new(&[1, 2, 3]);
+    world.link(1, 2);
+    world.link(2, 3);
+    world.run(secs(3));
+    let link = world.hosts[&2].router.link_to(peer(1)).unwrap().link;
+    for (hops_left, arrives) in [(1, 1), (0, 1)] {
+        let frame = Frame::Routed { from: peer(1), to: peer(3), hops_left, payload: vec![] };
+        let now = world.now;
+        let host = world.host(2);
+        host.router.on_frame(link, &frame.encode(), replicas!(host), now);
+        world.deliver();
+        assert_eq!(world.hosts[&3].delivered.len(), arrives);
+    }
+}
+
+#[test]
+fn bytes_that_are_no_frame_close_their_link_and_no_other() {
+    let mut world = World::new(&[1, 2, 3]);
+    world.link(1, 2);
+    world.link(1, 3);
+    world.run(secs(2));
+    let bad = world.hosts[&1].router.link_to(peer(2)).unwrap().link;
+    let now = world.now;
+    let host = world.host(1);
+    host.router.on_frame(bad, &[0xff; 40], replicas!(host), now);
+    world.collect(1);
+    assert_eq!(world.hosts[&1].closed, [bad]);
+    assert!(world.hosts[&1].router.link_to(peer(3)).is_some());
+}
+
+#[test]
+fn what_is_on_its_way_into_a_link_is_bounded() {
+    let mut world = World::new(&[1, 2, 3]);
+    world.link(1, 2);
+    world.run(secs(2));
+    world.reports_sent = false;
+    let before = world.hosts[&1].sent_bytes;
+    for number in 0..2000 {
+        world.host(1).write(number, 500);
+    }
+    world.deliver();
+    let sent = world.hosts[&1].sent_bytes - before;
+    assert!(sent >= WINDOW_BYTES / 2, "{sent} bytes");
+    assert!(sent <= WINDOW_BYTES + DELTA_BYTES + 1000, "{sent} bytes");
+    let accepted = (0..10_000)
+        .filter(|_| world.hosts.get_mut(&1).unwrap().router.send_to(peer(2), vec![0; 1000]));
+    assert!(accepted.count() <= ROUTED_BYTES_MAX / 1000, "messages pile up on a choked link");
+}
+
+#[test]
+fn a_link_that_has_room_again_goes_on_where_it_stopped() {
+    let mut world = World::new(&[1, 2]);
+    world.link(1, 2);
+    world.run(secs(2));
+    world.reports_sent = false;
+    for number in 0..500 {
+        world.host(1).write(number, 500);
+    }
+    world.deliver();
+    assert!(world.hosts[&2].zone.len() < 500);
+    world.reports_sent = true;
+    let link = world.hosts[&1].router.link_to(peer(2)).unwrap().link;
+    world.host(1).router.sent(link, usize::MAX);
+    assert!(world.hosts[&1].router.pump_due());
+    world.deliver();
+    assert_eq!(world.hosts[&2].zone.len(), 500);
+}
+
+#[test]
+fn hosts_that_are_not_settled_do_not_settle_each_other() {
+    let mut world = World::unsettled(&[1, 2, 3]);
+    // Both know the same part, as after an interrupted exchange with somebody else.
+    let mut third = Store::<Blobs>::new(peer(9));
+    third.write((peer(9), 1), vec![]);
+    third.mark_durable(1);
+    let part = third.delta(&Cursor::default(), |_| true, usize::MAX).bytes;
+    for n in 1..=2 {
+        world.host(n).zone.apply(&part).unwrap();
+    }
+    world.link(1, 2);
+    world.run(secs(30));
+    assert!(!world.hosts[&1].router.is_settled() && !world.hosts[&2].router.is_settled());
+    // One that knows everything settles both, whoever is being asked at the time.
+    world.settle(3);
+    world.link(3, 1);
+    world.run(secs(30));
+    assert!(world.hosts[&1].router.is_settled() && world.hosts[&2].router.is_settled());
+}
+
+#[test]
+fn a_neighbour_that_never_answers_does_not_keep_the_others_from_being_asked() {
+    let mut world = World::unsettled(&[1, 2, 3, 4]);
+    world.settle(4);
+    for other in 2..=4 {
+        world.link(1, other);
+        world.run(Duration::from_millis(100));
+    }
+    world.run(secs(45));
+    assert!(world.hosts[&1].router.is_settled());
+}
+
+#[test]
+fn a_target_that_a_member_publishes_is_dialled_once() {
+    let mut world = World::new(&[1, 2]);
+    world.link(1, 2);
+    world.run(secs(2));
+    world.host(1).router.add_target(address(2));
+    world.cut(1, 2);
+    world.host(1).dialled.clear();
+    world.run(secs(8));
+    assert_eq!(world.hosts[&1].dialled, [address(2)], "the first attempt is still under way");
+}
+
+#[test]
+fn a_target_that_is_this_host_is_forgotten() {
+    let mut world = World::new(&[1]);
+    world.host(1).router.add_target(address(1));
+    world.run(secs(1));
+    let now = world.now;
+    world.host(1).router.dial_failed(address(1), DialError::Ourselves, now);
+    world.run(secs(600));
+    assert_eq!(world.hosts[&1].router.targets().count(), 0);
+    assert_eq!(world.hosts[&1].dialled, [address(1)]);
+}
+
+/// One frame of each kind, with content.
+fn frames(world: &World) -> Vec<Vec<u8>> {
+    let mut store = Store::<Blobs>::new(peer(2));
+    for number in 0..5 {
+        store.write((peer(2), number), vec![1; 20]);
+    }
+    store.mark_durable(5);
+    let bytes = store.delta(&Cursor::default(), |_| true, usize::MAX).bytes;
+    let vectors = world.vectors(2);
+    let (from, to) = (peer(2), peer(3));
+    let mut frames = vec![
+        Frame::Hello { vectors: vectors.clone() },
+        Frame::Heartbeat { digest: Digest::of(&vectors) },
+        Frame::Want { vectors },
+        Frame::Synced,
+        Frame::Routed { from, to, hops_left: 3, payload: vec![1, 2, 3] },
+    ];
+    frames.extend(Kind::ALL.map(|kind| Frame::Delta { kind, bytes: bytes.clone() }));
+    let members = world.hosts[&2].router.members();
+    let bytes = members.delta(&Cursor::default(), |_| true, usize::MAX).bytes;
+    frames.push(Frame::Delta { kind: Kind::Members, bytes });
+    frames.iter().map(Frame::encode).collect()
+}
+
+#[test]
+fn no_frame_however_mangled_panics_or_hurts_another_link() {
+    let mut world = World::new(&[1, 2, 3]);
+    world.link(1, 2);
+    world.link(1, 3);
+    world.run(secs(2));
+    let other = world.hosts[&1].router.link_to(peer(3)).unwrap().link;
+    let frames = frames(&world);
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let mut link = world.hosts[&1].router.link_to(peer(2)).unwrap().link;
+    for round in 0..20_000 {
+        let mut bytes = frames[rng.random_range(0..frames.len())].clone();
+        for _ in 0..rng.random_range(0..4) {
+            let at = rng.random_range(0..bytes.len());
+            bytes[at] = if rng.random() { rng.random() } else { 0xfd };
+        }
+        if rng.random_range(0..4) == 0 {
+            bytes.truncate(rng.random_range(0..=bytes.len()));
+        }
+        let now = world.now + Duration::from_micros(round);
+        let host = world.host(1);
+        host.router.on_frame(link, &bytes, replicas!(host), now);
+        host.router.timeout(replicas!(host), now);
+        world.collect(1);
+        world.wire.clear();
+        let host = world.host(1);
+        host.router.members().check_invariants();
+        host.zone.check_invariants();
+        assert!(host.router.links().any(|up| up.link == other), "round {round}");
+        if host.router.link_to(peer(2)).is_none() {
+            let [_, (_, up)] = world.ends(2, 1);
+            link = up.link;
+            world.tell((1, up));
+        }
+    }
+}
