@@ -12,6 +12,10 @@ impl Replica for Zone {
         self.store().announced()
     }
 
+    fn written(&self) -> u64 {
+        self.store().own_counter()
+    }
+
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {
         self.store().delta(since, wanted, budget)
     }

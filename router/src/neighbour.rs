@@ -62,6 +62,9 @@ pub(crate) struct Neighbour {
     greeted: bool,
     /// It has asked for all that it lacks.
     serving: bool,
+    /// All was sent, but for what was not yet announced then: our own writes up to these. Only with
+    /// them is it complete, for they may have superseded what was therefore not sent.
+    complete_at: Option<[u64; Kind::COUNT]>,
     cursors: [Cursor; Kind::COUNT],
 }
 
@@ -75,6 +78,7 @@ impl Neighbour {
             mismatches: 0,
             greeted: false,
             serving: false,
+            complete_at: None,
             cursors: Default::default(),
         }
     }
@@ -89,6 +93,7 @@ impl Neighbour {
     pub(crate) fn want(&mut self, vectors: [VersionVector; Kind::COUNT]) {
         self.cursors = vectors.map(Cursor::at);
         self.serving = true;
+        self.complete_at = None;
     }
 
     /// Its digest is ours: it has exactly what we may tell.
@@ -146,8 +151,15 @@ impl Neighbour {
             }
         }
         // Who has yet to learn what it once wrote itself cannot say that it has told everything.
-        (serving && settled).then(|| {
+        if !serving || !settled {
+            return None;
+        }
+        let written = [members as &dyn Replica, &*replicas.ring, &*replicas.zone];
+        let complete_at = *self.complete_at.get_or_insert(written.map(Replica::written));
+        let sent = |(cursor, counter): (&Cursor, u64)| cursor.have.get(&me) >= counter;
+        self.cursors.iter().zip(complete_at).all(sent).then(|| {
             self.serving = false;
+            self.complete_at = None;
             Frame::Synced
         })
     }

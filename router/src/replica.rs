@@ -29,6 +29,8 @@ impl Kind {
 pub trait Replica {
     /// What may be told to others.
     fn announced(&self) -> VersionVector;
+    /// The counter of the newest own write, announced or not.
+    fn written(&self) -> u64;
     /// What a receiver lacks.
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta;
     /// Takes a delta; says whether all of it could be taken.
@@ -41,6 +43,10 @@ pub trait Replica {
 impl<R: Register> Replica for Store<R> {
     fn announced(&self) -> VersionVector {
         Self::announced(self)
+    }
+
+    fn written(&self) -> u64 {
+        self.own_counter()
     }
 
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {
