@@ -392,6 +392,7 @@ impl Node {
             self.leaving = None;
             self.ipam.stay();
             self.describe_due = true;
+            self.replan();
             let hint = "nothing is lost: this host is still a member; try again";
             self.reply(id, Err(Refusal::new(Code::Timeout, text, hint)));
         }
