@@ -101,6 +101,9 @@ pub struct Store<R: Register> {
     changes: Vec<Change<R::Key>>,
     /// Origins whose counter or floor changed since the last [`Store::drain_origins`].
     touched: BTreeSet<PeerId>,
+    /// What own writes superseded that are not durable yet, by dot. Others are told what a restart
+    /// would find: until the write is on disk, that is the old entry.
+    superseded: BTreeMap<(PeerId, u64), (R::Key, R::Value)>,
     /// Whether own entries are taken from others: see [`Store::recall`].
     recalling: bool,
     /// How often it changed what may be told to others.
@@ -120,6 +123,7 @@ impl<R: Register> Store<R> {
             floors: BTreeMap::new(),
             changes: Vec::new(),
             touched: BTreeSet::new(),
+            superseded: BTreeMap::new(),
             recalling: false,
             revision: 0,
         }
@@ -191,6 +195,13 @@ impl<R: Register> Store<R> {
         if counter > self.durable {
             self.durable = counter;
             self.revision += 1;
+        }
+        if !self.superseded.is_empty() {
+            let (me, durable, entries) = (self.me, self.durable, &self.entries);
+            self.superseded.retain(|_, (key, _)| {
+                let now = entries.get(key).map(|entry| &entry.dot);
+                now.is_some_and(|dot| dot.actor == me && dot.counter > durable)
+            });
         }
     }
 
@@ -326,10 +337,18 @@ impl<R: Register> Store<R> {
         let dot = entry.dot;
         if let Some(old) = self.entries.insert(key.clone(), entry) {
             self.forget_dot(old.dot.actor, old.dot.counter);
+            if !self.may_be_told(&dot) && self.may_be_told(&old.dot) {
+                let old_dot = (old.dot.actor, old.dot.counter);
+                self.superseded.insert(old_dot, (key.clone(), old.value));
+            }
         }
         self.by_dot.entry(dot.actor).or_default().insert(dot.counter, key.clone());
         self.cover(dot.actor, dot.counter);
         self.changes.push(Change { key, origin: dot.actor });
+    }
+
+    fn may_be_told(&self, dot: &Dot) -> bool {
+        dot.actor != self.me || dot.counter <= self.durable
     }
 
     fn remove_dot(&mut self, origin: PeerId, counter: u64) {
@@ -370,6 +389,10 @@ impl<R: Register> Store<R> {
                 let dot = &entry.dot;
                 assert_eq!(self.by_dot[&dot.actor].get(&dot.counter), Some(key));
                 assert!(dot.counter <= self.vector.get(&dot.actor), "an entry is not covered");
+            }
+            for ((origin, counter), (key, _)) in &self.superseded {
+                let now = self.by_dot.get(origin).and_then(|keys| keys.get(counter));
+                assert!(now.is_none(), "{key:?} is superseded and there");
             }
         }
     }

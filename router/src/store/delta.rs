@@ -150,18 +150,41 @@ impl<R: Register> Store<R> {
         }
         let mut run = Run { origin, after, upto: seen, whole, entries: Vec::new() };
         let mut size = RUN_HEAD_BYTES;
-        let keys = self.by_dot.get(&origin);
-        for (&counter, key) in keys.into_iter().flat_map(|keys| keys.range(after + 1..=seen)) {
+        for (counter, key, value) in self.told(origin, after, seen) {
             if size >= budget && !run.entries.is_empty() {
                 run.upto = run.entries.last().map_or(after, |entry| entry.0);
                 break;
             }
-            let value = self.entries[key].value.clone();
-            size += codec::encoded_len(&(counter, key, &value));
-            run.entries.push((counter, key.clone(), value));
+            size += codec::encoded_len(&(counter, key, value));
+            run.entries.push((counter, key.clone(), value.clone()));
         }
         cursor.have.dots.insert(origin, run.upto);
         (run, size)
+    }
+
+    /// An origin's entries in `(after, upto]` as others are told, in the order of counters: as they
+    /// are on disk, so with what own writes have superseded that are not.
+    fn told(
+        &self,
+        origin: PeerId,
+        after: u64,
+        upto: u64,
+    ) -> impl Iterator<Item = (u64, &R::Key, &R::Value)> {
+        let keys = self.by_dot.get(&origin).into_iter();
+        let mut live = keys
+            .flat_map(move |keys| keys.range(after + 1..=upto))
+            .map(|(counter, key)| (*counter, key, &self.entries[key].value))
+            .peekable();
+        let mut superseded = self
+            .superseded
+            .range((origin, after + 1)..=(origin, upto))
+            .map(|((_, counter), (key, value))| (*counter, key, value))
+            .peekable();
+        std::iter::from_fn(move || match (live.peek(), superseded.peek()) {
+            (Some(one), Some(other)) if other.0 < one.0 => superseded.next(),
+            (Some(_), _) => live.next(),
+            (None, _) => superseded.next(),
+        })
     }
 
     /// Takes an encoded delta. A run that starts after what this replica has is left out (the

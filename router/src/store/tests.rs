@@ -253,3 +253,18 @@ fn the_revision_changes_with_all_that_may_be_told() {
     sync(&words(2, 1), &mut store, usize::MAX);
     assert!(store.revision() > before);
 }
+
+/// A restart undoes the write; whoever had been told nothing would then lack the entry for ever.
+#[test]
+fn what_a_write_superseded_is_told_until_the_write_is_durable() {
+    let (mut origin, mut other) = (words(1, 2), Store::new(peer(2)));
+    origin.write((peer(1), 0), None);
+    origin.write((peer(1), 0), Some("again".into()));
+    origin.check_invariants();
+    sync(&origin, &mut other, usize::MAX);
+    assert_eq!(entries(&other), entries(&words(1, 2)));
+    origin.mark_durable(origin.own_counter());
+    sync(&origin, &mut other, usize::MAX);
+    assert_eq!(entries(&other), entries(&origin));
+    assert_eq!(entries(&other)[0], (0, Some("again".into())));
+}
