@@ -40,7 +40,9 @@ pub fn check_laws<R: Register + Clone>(
         let converged = exchange_all(history(&mut rng, &mut write, true));
         law.holds("convergent", &state(&converged[0]), &state(&converged[1]));
         law.holds("convergent", &state(&converged[0]), &state(&converged[2]));
-        let replicas = history(&mut rng, &mut write, R::SINGLE_WRITER);
+        // Between the parts of a cut delta two replicas may differ although their vectors do not: one
+        // of them has not heard yet what superseded an entry. The rest of the delta ends that.
+        let replicas = history(&mut rng, &mut write, false);
         let [a, b, c] = &replicas[..] else { unreachable!("there are three replicas") };
         law.holds("commutative", &state(&merge(a, b)), &state(&merge(b, a)));
         let left = merge(&merge(a, b), c);

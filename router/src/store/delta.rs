@@ -189,7 +189,8 @@ impl<R: Register> Store<R> {
 
     /// Takes an encoded delta. A run that starts after what this replica has is left out (the
     /// sender's picture of us was too good; vectors are then exchanged again), as is one that would
-    /// pass a bound, and with it, where keys have several writers, the whole delta. Returns whether everything was taken.
+    /// pass a bound, and with it, where keys have several writers, the whole delta. Returns whether
+    /// everything was taken.
     ///
     /// # Errors
     /// When the bytes are no delta or hold an entry that cannot be; nothing is taken then.
