@@ -6,7 +6,8 @@
 //! * [`event`]: what happens to a node, and what it wants done. [`request`]: what is asked of it.
 //! * [`desired`]: the kernel state that follows.
 //! * `journal`: writes on their way to the disk. `rows`: what they look like.
-//! * `attachment`, `attaching`, `standing`: what containers are given, and the states that this goes through.
+//! * `attachment`, `attaching`, `standing`: what containers are given, and the states that this
+//!   goes through.
 //! * `membership`: init, join, leave. `peers`: what follows from who can be reached.
 //! * `acknowledge`: answers that wait for the disk.
 //! * `naming`: records by hand. `plan`, `status`: pure views of the whole.

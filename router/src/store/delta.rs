@@ -90,9 +90,9 @@ impl<R: Register> Store<R> {
     /// Encodes what a receiver at `since` lacks, of the origins that `wanted` names, in about
     /// `budget` bytes (at least one entry, so that there is always progress).
     ///
-    /// Where keys have several writers the delta is of all origins at once, and cut only beyond half
-    /// a frame: an entry that one origin's run leaves out was superseded by another's, which must
-    /// come with it.
+    /// Where keys have several writers the delta is of all origins at once, and cut only beyond
+    /// half a frame: an entry that one origin's run leaves out was superseded by another's, which
+    /// must come with it.
     pub fn delta(&self, since: &Cursor, wanted: impl Fn(PeerId) -> bool, budget: usize) -> Delta {
         if R::SINGLE_WRITER {
             self.delta_cut(since, wanted, budget)
@@ -166,7 +166,8 @@ impl<R: Register> Store<R> {
 
     /// Takes an encoded delta. A run that starts after what this replica has is left out (the
     /// sender's picture of us was too good; vectors are then exchanged again), as is one that would
-    /// pass a bound, and with it, where keys have several writers, the whole delta. Returns whether everything was taken.
+    /// pass a bound, and with it, where keys have several writers, the whole delta. Returns whether
+    /// everything was taken.
     ///
     /// # Errors
     /// When the bytes are no delta or hold an entry that cannot be; nothing is taken then.
