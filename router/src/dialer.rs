@@ -111,8 +111,8 @@ impl Dialer {
         for call in self.calls.values_mut().filter(|call| call.dialling == Some(target)) {
             call.dialling = None;
             call.attempts = call.attempts.saturating_add(1);
-            // The next endpoint is tried at once, whatever this one said: an address may be right in
-            // one network and somebody else's in another. The back-off is between rounds.
+            // The next endpoint is tried at once, whatever this one said: an address may be right
+            // in one network and somebody else's in another. The back-off is between rounds.
             let rounds = call.attempts / call.endpoints;
             let span = if call.attempts % call.endpoints != 0 {
                 BACKOFF_MIN

@@ -1,7 +1,8 @@
 //! Identities: fixed-size ids that print as lower-case hexadecimal.
 //!
-//! A [`PeerId`] is the hash of a host's public key and a [`MeshId`] is drawn when a mesh is founded.
-//! The hashing itself is done where the keys are (the transport); here they are only bytes.
+//! A [`PeerId`] is the hash of a host's public key and a [`MeshId`] is drawn when a mesh is
+//! founded. The hashing itself is done where the keys are (the transport); here they are only
+//! bytes.
 
 use std::{fmt, str::FromStr};
 

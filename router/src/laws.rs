@@ -6,9 +6,9 @@
 //! history with cut deltas all replicas have to agree once they have exchanged everything.
 //!
 //! Not part of it: collecting tombstones, since what was collected is known by its absence. And in
-//! the midst of a cut delta of keys with several writers merge is not commutative: a receiver may
-//! have got past an entry that was left out as superseded, and not yet have what superseded it. So
-//! such histories have cut deltas for the last law only.
+//! the midst of a cut delta merge is not commutative: a receiver may have got past an entry that was
+//! left out as superseded, and not yet have what superseded it. So histories have cut deltas for the
+//! law of convergence only.
 
 use std::fmt::Debug;
 

@@ -1,7 +1,7 @@
 //! Membership: what every host says about itself, as a CRDT.
 //!
-//! Each host writes two registers: [`Info`] (name, endpoints; changes rarely) and [`Reach`] (whom it
-//! has a link to; changes with the weather). Nobody else may write them.
+//! Each host writes two registers: [`Info`] (name, endpoints; changes rarely) and [`Reach`] (whom
+//! it has a link to; changes with the weather). Nobody else may write them.
 
 use std::{collections::BTreeSet, net::SocketAddr};
 

@@ -7,7 +7,8 @@
 //!
 //! The version vector says, per origin, up to which counter this replica has seen *everything that
 //! is not superseded*. An entry that the vector covers and that is not in the store was superseded:
-//! it never comes back. Hence a delta is just "the live entries of each origin after what you have".
+//! it never comes back. Hence a delta is just "the live entries of each origin after what you
+//! have".
 //!
 //! A delta is a list of [`Run`]s. A run `(after, upto]` of one origin holds every entry of that
 //! origin in that interval that its sender still has; a receiver takes it only when its own vector
@@ -286,8 +287,8 @@ impl<R: Register> Store<R> {
             .collect()
     }
 
-    /// Drops a tombstone that everybody who matters has seen, for keys of one writer. A replica that
-    /// had not seen it is later sent the origin's whole state instead.
+    /// Drops a tombstone that everybody who matters has seen, for keys of one writer. A replica
+    /// that had not seen it is later sent the origin's whole state instead.
     ///
     /// # Panics
     /// When the register's keys have several writers: forgetting would then bring old entries back.

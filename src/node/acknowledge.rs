@@ -1,4 +1,5 @@
-//! Answers that wait for the disk: who is told that something was done can rely on it after a crash.
+//! Answers that wait for the disk: who is told that something was done can rely on it after a
+//! crash.
 //!
 //! Attaches and detaches wait in their slots; this is for all other requests that change the state.
 
@@ -25,7 +26,8 @@ impl Node {
         }
     }
 
-    /// After a flush: whoever changed nothing waits for what was on its way before, if anything was.
+    /// After a flush: whoever changed nothing waits for what was on its way before, if anything
+    /// was.
     pub(super) fn acknowledge_unchanged(&mut self) {
         if self.journal.is_idle() {
             self.acknowledge_upto(BatchId(u64::MAX));

@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Persist, announce, reply: an attach is answered in `Standing`, which is entered only when its
-//! batch is durable (and so its names may be announced) and its link stands. A detach is answered as
-//! soon as it is durable; the addresses stay held until the kernel has removed the link.
+//! batch is durable (and so its names may be announced) and its link stands. A detach is answered
+//! as soon as it is durable; the addresses stay held until the kernel has removed the link.
 
 use std::net::IpAddr;
 

@@ -1,8 +1,8 @@
 //! The journal: which writes are on their way to the disk, and what waits for them.
 //!
 //! Writes are collected while an input is handled and leave as one batch. A batch that fails is not
-//! lost: its writes, and those of every batch after it, go out again as one after a pause, the newest
-//! of each key. Meanwhile the node refuses what would need the disk.
+//! lost: its writes, and those of every batch after it, go out again as one after a pause, the
+//! newest of each key. Meanwhile the node refuses what would need the disk.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -106,7 +106,8 @@ impl Journal {
         self.retry_at.is_some()
     }
 
-    /// The replicas were thrown away: what is still on its way to the disk is not about the new ones.
+    /// The replicas were thrown away: what is still on its way to the disk is not about the new
+    /// ones.
     pub(super) fn forget_marks(&mut self) {
         for pending in self.pending.values_mut() {
             pending.marks = [0; Kind::COUNT];

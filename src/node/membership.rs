@@ -1,4 +1,4 @@
-//! Init, join and leave: how a host becomes a member of a mesh and stops being one.
+//! Init and join: how a host becomes a member of a mesh. How it stops being one: [`super::leaving`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use mesh_ipam::{Block, Wanted};
 use mesh_router::{
-    MeshId, PeerId, Router, Time,
+    MeshId, Time,
     link::LinkUp,
     member::{ENDPOINTS_MAX, Info},
 };
@@ -31,7 +31,7 @@ const IPV6_LENGTHS: std::ops::RangeInclusive<u8> = 16..=112;
 /// A join that is under way.
 #[derive(Debug)]
 pub(super) struct Joining {
-    id: RequestId,
+    pub(super) id: RequestId,
     /// `None`: go on for ever.
     until: Option<Time>,
     /// What became of each target so far.
@@ -50,34 +50,6 @@ impl Joining {
             None => format!("{target}: not answered yet"),
         });
         each.collect::<Vec<_>>().join("; ")
-    }
-}
-
-/// A leave that is under way.
-#[derive(Debug)]
-pub(super) struct Leaving {
-    id: RequestId,
-    until: Time,
-    stage: LeavingStage,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LeavingStage {
-    /// Containers' links are being removed.
-    Emptying,
-    /// The kernel is removing the rest, this host's own addresses included: others must not hold
-    /// them before.
-    Clearing { done: bool },
-    /// All blocks were granted to the heir, who has yet to say that it has them on disk.
-    Handing { heir: PeerId, counter: u64, ask_at: Time },
-}
-
-impl Leaving {
-    pub(super) fn poll_timeout(&self) -> Time {
-        match self.stage {
-            LeavingStage::Handing { ask_at, .. } => self.until.min(ask_at),
-            _ => self.until,
-        }
     }
 }
 
@@ -338,183 +310,6 @@ impl Node {
         self.joining = None;
         self.reply(id, Err(refusal));
         self.exit();
-    }
-
-    pub(super) fn leave(&mut self, id: RequestId, until: Time) {
-        if self.mesh.is_none() {
-            return self.reply(id, Err(super::not_in_a_mesh()));
-        }
-        if self.leaving.is_some() {
-            let text = "this host is leaving already";
-            return self.reply(id, Err(Refusal::new(Code::Conflict, text, "wait for it")));
-        }
-        self.leaving = Some(Leaving { id, until, stage: LeavingStage::Emptying });
-        let holders: Vec<_> = self.slots.keys().cloned().collect();
-        for holder in holders.iter().filter(|holder| **holder != gateway_holder()) {
-            self.remove(holder, None);
-        }
-        self.dns_remove_all();
-    }
-
-    pub(super) fn is_leaving(&self) -> bool {
-        self.leaving.is_some()
-    }
-
-    /// The kernel was told to remove everything; nothing else is to be told to it.
-    pub(super) fn is_clearing(&self) -> bool {
-        self.leaving.as_ref().is_some_and(|leaving| leaving.stage != LeavingStage::Emptying)
-    }
-
-    fn progress_leaving(&mut self) {
-        let Some(leaving) = &self.leaving else { return };
-        match leaving.stage {
-            LeavingStage::Emptying if self.slots.keys().all(|of| *of == gateway_holder()) => {
-                self.clear_kernel();
-            }
-            LeavingStage::Clearing { done: true } if self.slots.is_empty() => self.hand_over(),
-            LeavingStage::Handing { heir, counter, ask_at } if ask_at <= self.now => {
-                self.ask_heir(heir, counter);
-            }
-            _ => {}
-        }
-        let Some(leaving) = &self.leaving else { return };
-        if leaving.until <= self.now {
-            let id = leaving.id;
-            let text = match leaving.stage {
-                LeavingStage::Handing { heir, .. } => {
-                    format!("{} has not confirmed our blocks in time", self.router.name_of(heir))
-                }
-                LeavingStage::Clearing { done: true } => {
-                    "no peer could be reached to take our blocks over".to_owned()
-                }
-                _ => "the containers' links were not removed in time".to_owned(),
-            };
-            self.leaving = None;
-            self.ipam.stay();
-            self.describe_due = true;
-            self.replan();
-            let hint = "nothing is lost: this host is still a member; try again";
-            self.reply(id, Err(Refusal::new(Code::Timeout, text, hint)));
-        }
-    }
-
-    fn clear_kernel(&mut self) {
-        if let Some(leaving) = &mut self.leaving {
-            leaving.stage = LeavingStage::Clearing { done: false };
-            self.programmed = false;
-            self.program_at = None;
-            self.outputs.push_back(Output::Program(None));
-        }
-    }
-
-    /// The kernel stands as it was last told to.
-    pub(super) fn kernel_programmed(&mut self) {
-        if let Some(Leaving { stage: LeavingStage::Clearing { done }, .. }) = &mut self.leaving {
-            *done = true;
-            // It waits for the disk like every other; then the blocks go.
-            if self.slots.contains_key(&gateway_holder()) {
-                self.remove(&gateway_holder(), None);
-            }
-        } else {
-            // Without addresses of our own nothing was asked of the kernel but to remove all.
-            self.programmed = self.mesh.is_some() && !self.gateway_addresses().is_empty();
-        }
-    }
-
-    /// Gives all blocks to the reachable peer with the smallest id; without one the mesh ends here.
-    fn hand_over(&mut self) {
-        let present: BTreeSet<PeerId> =
-            mesh_router::member::present(self.router.members()).map(|(peer, _)| peer).collect();
-        let heir = self.router.paths().keys().find(|peer| present.contains(peer)).copied();
-        let others = present.len() > 1;
-        match heir {
-            Some(heir) => {
-                if let Err(error) = self.ipam.give_all(heir) {
-                    self.notice(true, format!("cannot hand over: {error}"));
-                    return;
-                }
-                let info = mesh_router::member::info(self.router.members(), self.config.me);
-                if let Some(info) = info.cloned() {
-                    self.router.describe(Info { left: true, ..info });
-                }
-                let counter = self.ipam.store().own_counter();
-                self.ask_heir(heir, counter);
-            }
-            // Waits: others own or know something of ours and cannot be reached now.
-            None if others => {}
-            None => self.clear(),
-        }
-    }
-
-    fn ask_heir(&mut self, heir: PeerId, counter: u64) {
-        if let Some(leaving) = &mut self.leaving {
-            let ask_at = self.now + Duration::from_millis(300);
-            leaving.stage = LeavingStage::Handing { heir, counter, ask_at };
-        }
-        if self.ipam.store().durable_counter() >= counter {
-            self.send_to_peer(heir, &super::peers::PeerMessage::HandOver { counter });
-        }
-    }
-
-    /// The heir has our grants on disk.
-    pub(super) fn taken_over(&mut self, from: PeerId, taken: u64) {
-        let Some(leaving) = &self.leaving else { return };
-        if let LeavingStage::Handing { heir, counter, .. } = leaving.stage
-            && heir == from
-            && taken >= counter
-        {
-            // Somebody else who left may have handed its blocks to us meanwhile: they go on, too.
-            if self.ipam.owned_blocks().is_empty() {
-                self.clear();
-            } else {
-                self.hand_over();
-            }
-        }
-    }
-
-    fn clear(&mut self) {
-        let Some(Leaving { id, .. }) = self.leaving.take() else { return };
-        self.notice(false, "left the mesh".to_owned());
-        self.exit();
-        self.acknowledge(id, Ok(Reply::Done));
-    }
-
-    /// Stops being a member: nothing of the mesh stays, neither here nor in the kernel.
-    fn exit(&mut self) {
-        if let Some(joining) = self.joining.take() {
-            let text = "this host was told to leave before it was ready";
-            self.reply(joining.id, Err(Refusal::new(Code::Conflict, text, "join again")));
-        }
-        self.delete_everything();
-        let counter = self.ipam.store().own_counter();
-        if let Some(mesh) = self.mesh.as_ref().filter(|_| counter > 0) {
-            let before = self.left.filter(|(left, _)| *left == mesh.mesh);
-            let counter = before.map_or(counter, |(_, before)| before.max(counter));
-            self.left = Some((mesh.mesh, counter));
-            self.write_left();
-        }
-        let links: Vec<_> = self.router.links().map(|up| up.link).collect();
-        for link in links {
-            let reason = "this host has left the mesh".to_owned();
-            self.outputs.push_back(Output::Close { link, reason });
-        }
-        self.journal.forget_marks();
-        self.mesh = None;
-        self.recalling = false;
-        self.remembers = false;
-        self.describe_due = true;
-        self.router = Router::new(self.config.me, self.config.seed ^ self.now.as_micros());
-        self.ipam = mesh_ipam::Ipam::new(self.config.me);
-        self.zone = mesh_dns::Zone::new(self.config.me);
-        self.slots.clear();
-        self.waiting.clear();
-        self.storing.clear();
-        self.away.clear();
-        self.programmed = false;
-        self.program_at = None;
-        self.outputs.push_back(Output::Zone(mesh_dns::ZoneChange::Clear));
-        self.outputs.push_back(Output::Program(None));
-        self.outputs.push_back(Output::Membership(None));
     }
 
     /// Why attaches cannot be served now; `None` when they can.

@@ -6,8 +6,9 @@
 //! * [`event`]: what happens to a node, and what it wants done. [`request`]: what is asked of it.
 //! * [`desired`]: the kernel state that follows.
 //! * `journal`: writes on their way to the disk. `rows`: what they look like.
-//! * `attachment`, `attaching`, `standing`: what containers are given, and the states that this goes through.
-//! * `membership`: init, join, leave. `peers`: what follows from who can be reached.
+//! * `attachment`, `attaching`, `standing`: what containers are given, and the states that this
+//!   goes through.
+//! * `membership`: init and join. `leaving`: leave. `peers`: what follows from who can be reached.
 //! * `acknowledge`: answers that wait for the disk.
 //! * `naming`: records by hand. `plan`, `status`: pure views of the whole.
 
@@ -17,6 +18,7 @@ pub mod attachment;
 pub mod desired;
 pub mod event;
 mod journal;
+mod leaving;
 mod membership;
 mod naming;
 mod peers;
@@ -41,7 +43,8 @@ use self::{
     attachment::Slot,
     event::{BatchId, Credentials, Input, Notice, Output, RequestId, Row, Underlay},
     journal::Journal,
-    membership::{Joining, Leaving},
+    leaving::Leaving,
+    membership::Joining,
     request::{Code, Refusal, Reply, Request},
 };
 

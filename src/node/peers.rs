@@ -1,7 +1,7 @@
 //! What follows from who can be reached: hidden names, donors of space, messages between nodes.
 //!
-//! Detection has graded effects and all here are reversible: after [`HIDE_AFTER`] a peer's names are
-//! hidden, and they are back at once when it is. Its addresses are never given away by a timer.
+//! Detection has graded effects and all here are reversible: after [`HIDE_AFTER`] a peer's names
+//! are hidden, and they are back at once when it is. Its addresses are never given away by a timer.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -55,8 +55,8 @@ impl Away {
 impl Node {
     pub(super) fn on_peer_message(&mut self, from: PeerId, payload: &[u8]) {
         match codec::decode(payload) {
-            // Who is still being told what it once wrote can give nothing away, nor who does not know
-            // yet that no link from before a restart holds an address. It is asked again.
+            // Who is still being told what it once wrote can give nothing away, nor who does not
+            // know yet that no link from before a restart holds an address. It is asked again.
             Ok(PeerMessage::Space(SpaceMessage::Request(_)))
                 if self.recalling || !self.programmed => {}
             Ok(PeerMessage::Space(message)) => self.ipam.handle_message(from, message, self.now),
@@ -82,8 +82,8 @@ impl Node {
         self.router.send_to(to, codec::encode(message));
     }
 
-    /// Sends the ring's requests and answers. An answer that grants is only a hint: the grant itself
-    /// is a ring entry and travels, once it is durable, like every other.
+    /// Sends the ring's requests and answers. An answer that grants is only a hint: the grant
+    /// itself is a ring entry and travels, once it is durable, like every other.
     pub(super) fn ask_for_space(&mut self) {
         while let Some((to, message)) = self.ipam.poll_message() {
             self.send_to_peer(to, &PeerMessage::Space(message));

@@ -159,8 +159,8 @@ impl Node {
     }
 }
 
-/// An id for a peer's nexthop object: from its own id, so that a restart finds what stands; the next
-/// free one when two peers collide (peers are asked in the order of ids, on every host).
+/// An id for a peer's nexthop object: from its own id, so that a restart finds what stands; the
+/// next free one when two peers collide (peers are asked in the order of ids, on every host).
 fn nexthop_id(peer: PeerId, taken: &mut BTreeSet<u32>) -> u32 {
     let [a, b, c, ..] = *peer.as_bytes();
     let mut low = u32::from_be_bytes([0, a, b, c]);

@@ -15,7 +15,7 @@ use crate::api::types;
 impl Node {
     pub(super) fn detach(&mut self, id: RequestId, container: &str, interface: Option<&str>) {
         let first = Holder { container: container.to_owned(), interface: String::new() };
-        let holders: Vec<Holder> = self
+        let mut holders: Vec<Holder> = self
             .slots
             .range(first..)
             .map(|(holder, _)| holder.clone())
@@ -23,7 +23,12 @@ impl Node {
             .filter(|holder| interface.is_none_or(|interface| holder.interface == interface))
             .filter(|holder| *holder != gateway_holder())
             .collect();
-        // A container rarely has more than one interface; the last to be durable answers.
+        // The one that is durable last answers.
+        holders.sort_by_key(|holder| match self.slots[holder].stage {
+            Stage::Removing { storing: None, .. } => BatchId(0),
+            Stage::Removing { storing: Some(batch), .. } => batch,
+            _ => BatchId(u64::MAX),
+        });
         match holders.split_last() {
             None => self.reply(id, Ok(Reply::Done)),
             Some((last, others)) => {

@@ -180,15 +180,15 @@ fn an_attach_is_answered_when_disk_and_kernel_are_done_in_either_order() {
         let mut host = Host::ready();
         let id = host.attach("web");
         if disk_first {
-            host.persist()
+            host.persist();
         } else {
-            host.wire()
+            host.wire();
         }
         assert!(!host.replies.contains_key(&id));
         if disk_first {
-            host.wire()
+            host.wire();
         } else {
-            host.persist()
+            host.persist();
         }
         assert!(matches!(host.replies[&id], Ok(Reply::Attached(_))), "{:?}", host.replies[&id]);
         host.settle();

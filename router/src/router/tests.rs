@@ -67,7 +67,7 @@ impl Host {
 
 macro_rules! replicas {
     ($host:expr) => {
-        &mut Replicas { ring: &mut $host.ring, zone: &mut $host.zone }
+        Replicas { ring: &mut $host.ring, zone: &mut $host.zone }
     };
 }
 
@@ -137,7 +137,7 @@ impl World {
     fn tell(&mut self, (n, up): (u8, LinkUp)) {
         let now = self.now;
         let host = self.host(n);
-        host.router.link_up(up, replicas!(host), now);
+        host.router.link_up(up, &replicas!(host), now);
         self.collect(n);
     }
 
@@ -156,7 +156,7 @@ impl World {
         let host = self.hosts.get_mut(&n).unwrap();
         let members = host.router.members_mut();
         members.mark_durable(members.own_counter());
-        host.router.pump(replicas!(host));
+        host.router.pump(&replicas!(host));
         while let Some(effect) = host.router.poll_effect() {
             match effect {
                 Effect::Send { link, bytes, .. } => {
@@ -183,7 +183,7 @@ impl World {
                 Effect::Notice { .. } => {}
             }
             if host.router.pump_due() {
-                host.router.pump(replicas!(host));
+                host.router.pump(&replicas!(host));
             }
         }
     }
@@ -199,7 +199,7 @@ impl World {
             if bytes.is_empty() {
                 host.router.link_down(link, "closed by the other side", now);
             } else {
-                host.router.on_frame(link, &bytes, replicas!(host), now);
+                host.router.on_frame(link, &bytes, &mut replicas!(host), now);
             }
             self.collect(n);
         }
@@ -212,7 +212,7 @@ impl World {
             for n in self.hosts.keys().copied().collect::<Vec<_>>() {
                 let now = self.now;
                 let host = self.host(n);
-                host.router.timeout(replicas!(host), now);
+                host.router.timeout(&replicas!(host), now);
                 let next = host.router.poll_timeout();
                 assert!(next.is_none_or(|at| at > now), "host {n} wants to be woken at once again");
             }
@@ -381,7 +381,7 @@ fn a_message_that_was_passed_on_too_often_ends() {
         let frame = Frame::Routed { from: peer(1), to: peer(3), hops_left, payload: vec![] };
         let now = world.now;
         let host = world.host(2);
-        host.router.on_frame(link, &frame.encode(), replicas!(host), now);
+        host.router.on_frame(link, &frame.encode(), &mut replicas!(host), now);
         world.deliver();
         assert_eq!(world.hosts[&3].delivered.len(), arrives);
     }
@@ -396,7 +396,7 @@ fn bytes_that_are_no_frame_close_their_link_and_no_other() {
     let bad = world.hosts[&1].router.link_to(peer(2)).unwrap().link;
     let now = world.now;
     let host = world.host(1);
-    host.router.on_frame(bad, &[0xff; 40], replicas!(host), now);
+    host.router.on_frame(bad, &[0xff; 40], &mut replicas!(host), now);
     world.collect(1);
     assert_eq!(world.hosts[&1].closed, [bad]);
     assert!(world.hosts[&1].router.link_to(peer(3)).is_some());
@@ -542,8 +542,8 @@ fn no_frame_however_mangled_panics_or_hurts_another_link() {
         }
         let now = world.now + Duration::from_micros(round);
         let host = world.host(1);
-        host.router.on_frame(link, &bytes, replicas!(host), now);
-        host.router.timeout(replicas!(host), now);
+        host.router.on_frame(link, &bytes, &mut replicas!(host), now);
+        host.router.timeout(&replicas!(host), now);
         world.collect(1);
         world.wire.clear();
         let host = world.host(1);

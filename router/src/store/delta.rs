@@ -90,9 +90,9 @@ impl<R: Register> Store<R> {
     /// Encodes what a receiver at `since` lacks, of the origins that `wanted` names, in about
     /// `budget` bytes (at least one entry, so that there is always progress).
     ///
-    /// Where keys have several writers the delta is of all origins at once, and cut only beyond half
-    /// a frame: an entry that one origin's run leaves out was superseded by another's, which must
-    /// come with it.
+    /// Where keys have several writers the delta is of all origins at once, and cut only beyond
+    /// half a frame: an entry that one origin's run leaves out was superseded by another's, which
+    /// must come with it.
     pub fn delta(&self, since: &Cursor, wanted: impl Fn(PeerId) -> bool, budget: usize) -> Delta {
         if R::SINGLE_WRITER {
             self.delta_cut(since, wanted, budget)
