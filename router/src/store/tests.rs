@@ -268,3 +268,26 @@ fn what_a_write_superseded_is_told_until_the_write_is_durable() {
     assert_eq!(entries(&other), entries(&origin));
     assert_eq!(entries(&other)[0], (0, Some("again".into())));
 }
+
+/// Left, and told what it had written by somebody who lagged: what the others have is not mixed.
+#[test]
+fn after_a_recall_from_a_peer_that_lagged_all_are_equal() {
+    let mut origin = words(1, 3);
+    let (mut lagging, mut current) = (Store::new(peer(2)), Store::new(peer(3)));
+    sync(&origin, &mut lagging, usize::MAX);
+    origin.write((peer(1), 0), None);
+    origin.write((peer(1), 7), Some("new".into()));
+    origin.mark_durable(origin.own_counter());
+    sync(&origin, &mut current, usize::MAX);
+
+    let mut lost = Store::new(peer(1));
+    lost.recall(true);
+    sync(&lagging, &mut lost, usize::MAX);
+    lost.recall(false);
+    lost.mark_durable(lost.own_counter());
+    sync(&lost, &mut lagging, 1);
+    sync(&lost, &mut current, 1);
+    assert_eq!(entries(&lost), entries(&words(1, 3)));
+    assert_eq!(entries(&lagging), entries(&lost));
+    assert_eq!(entries(&current), entries(&lost));
+}
