@@ -5,10 +5,10 @@
 //! order its origins come, and a restored store has to equal the one it was read from. After a
 //! history with cut deltas all replicas have to agree once they have exchanged everything.
 //!
-//! Not part of it: collecting tombstones, since what was collected is known by its absence. And in
-//! the midst of a cut delta merge is not commutative: a receiver may have got past an entry that was
-//! left out as superseded, and not yet have what superseded it. So histories have cut deltas for the
-//! law of convergence only.
+//! Not part of it: collecting tombstones, since what was collected is known by its absence. And
+//! in the midst of a cut delta merge is not commutative: a receiver may have got past an entry that
+//! was left out as superseded, and not yet have what superseded it. So histories have cut deltas
+//! for the law of convergence only.
 
 use std::fmt::Debug;
 
@@ -40,8 +40,6 @@ pub fn check_laws<R: Register + Clone>(
         let converged = exchange_all(history(&mut rng, &mut write, true));
         law.holds("convergent", &state(&converged[0]), &state(&converged[1]));
         law.holds("convergent", &state(&converged[0]), &state(&converged[2]));
-        // Between the parts of a cut delta two replicas may differ although their vectors do not: one
-        // of them has not heard yet what superseded an entry. The rest of the delta ends that.
         let replicas = history(&mut rng, &mut write, false);
         let [a, b, c] = &replicas[..] else { unreachable!("there are three replicas") };
         law.holds("commutative", &state(&merge(a, b)), &state(&merge(b, a)));

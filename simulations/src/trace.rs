@@ -24,8 +24,8 @@ impl Trace {
         }
     }
 
-    /// Something happened at a host. `detail` is only made when lines are kept; `bytes` must say all
-    /// that distinguishes it.
+    /// Something happened at a host. `detail` is only made when lines are kept; `bytes` must say
+    /// all that distinguishes it.
     pub(crate) fn note(
         &mut self,
         (at, host): (Micros, usize),

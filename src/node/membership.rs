@@ -1,4 +1,4 @@
-//! Init and join: how a host becomes a member of a mesh. How it stops being one: [`super::leaving`].
+//! Init and join: how a host becomes a member of a mesh. `leaving` is how it stops being one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
