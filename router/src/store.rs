@@ -257,8 +257,8 @@ impl<R: Register> Store<R> {
 
     /// Begins or ends taking own entries from others: a host that lost its disk learns what it once
     /// wrote. It must not write while it recalls. At the end its clock jumps, so that what it wrote
-    /// before and nobody told it is not written a second time with other content; where keys have one
-    /// writer, what it was told is written anew, and what it was not told is gone everywhere.
+    /// before and nobody told it is not written a second time with other content; where keys have
+    /// one writer, what it was told is written anew, and what it was not told is gone everywhere.
     pub fn recall(&mut self, recalling: bool) {
         if self.recalling && !recalling {
             // What others told us may be told on; the jump only once it is on disk.
@@ -275,8 +275,8 @@ impl<R: Register> Store<R> {
         self.recalling = recalling;
     }
 
-    /// Who told us may have lagged: others may hold later writes of ours, which we cannot replace one
-    /// by one. So all of them are told our whole state, and everything in it is new.
+    /// Who told us may have lagged: others may hold later writes of ours, which we cannot replace
+    /// one by one. So all of them are told our whole state, and everything in it is new.
     fn write_anew(&mut self) {
         self.raise_floor(self.me, self.vector.get(&self.me));
         let own: Vec<R::Key> = self.keys_of(self.me).cloned().collect();
