@@ -255,24 +255,29 @@ impl<R: Register> Store<R> {
         self.touched.clear();
     }
 
-    /// Begins or ends taking own entries from others: a host that lost its disk learns what it once
-    /// wrote. It must not write while it recalls. At the end its clock jumps, so that what it wrote
-    /// before and nobody told it is not written a second time with other content; where keys have
-    /// one writer, what it was told is written anew, and what it was not told is gone everywhere.
-    pub fn recall(&mut self, recalling: bool) {
-        if self.recalling && !recalling {
-            // What others told us may be told on; the jump only once it is on disk.
-            let counter = self.vector.get(&self.me);
-            self.durable = self.durable.max(counter);
-            self.revision += 1;
-            if counter > 0 {
-                self.cover(self.me, self.clock + RECALL_JUMP);
-                if R::SINGLE_WRITER {
-                    self.write_anew();
-                }
+    /// Begins taking own entries from others: a host that lost its disk learns what it once wrote. It
+    /// must not write before it has ended.
+    pub fn begin_recall(&mut self) {
+        self.recalling = true;
+    }
+
+    /// Ends taking own entries from others. If this host `wrote` anything before, here or into another
+    /// store of the mesh, its clock jumps, so that what it wrote and nobody told it is not written a
+    /// second time with other content; where keys have one writer, what it was told is written anew,
+    /// and what it was not told is gone everywhere.
+    pub fn end_recall(&mut self, wrote: bool) {
+        if !std::mem::take(&mut self.recalling) {
+            return;
+        }
+        // What others told us may be told on; the jump only once it is on disk.
+        self.durable = self.durable.max(self.vector.get(&self.me));
+        self.revision += 1;
+        if wrote {
+            self.cover(self.me, self.clock + RECALL_JUMP);
+            if R::SINGLE_WRITER {
+                self.write_anew();
             }
         }
-        self.recalling = recalling;
     }
 
     /// Who told us may have lagged: others may hold later writes of ours, which we cannot replace

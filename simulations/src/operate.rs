@@ -331,6 +331,11 @@ impl World {
                 self.ledger.unsure(host, &name);
             }
             Request::Init { .. } => self.found_again(),
+            // It may have left all the same, if it was the disk that failed.
+            Request::Leave if self.hosts[host].credentials.is_none() => {
+                self.ledger.end_all(host);
+                self.join_again(host);
+            }
             _ => {}
         }
     }

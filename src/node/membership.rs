@@ -62,7 +62,7 @@ impl Node {
         if self.remembers {
             self.router.settle(now);
         } else {
-            self.recall(true);
+            self.begin_recall();
         }
         self.outputs.extend(self.zone.snapshot().map(Output::Zone));
         self.replan();
@@ -75,7 +75,18 @@ impl Node {
             return;
         }
         if self.knows_its_leave() {
-            self.recall(false);
+            let own = [
+                self.router.members().own_counter(),
+                self.ipam.store().own_counter(),
+                self.zone.store().own_counter(),
+            ];
+            let left = self.left.is_some_and(|(mesh, _)| Some(mesh) == self.mesh_id());
+            // Who told us of one kind may know nothing of another that we wrote, too.
+            let wrote = left || own.iter().any(|counter| *counter > 0);
+            self.recalling = false;
+            self.router.members_mut().end_recall(wrote);
+            self.ipam.store_mut().end_recall(wrote);
+            self.zone.store_mut().end_recall(wrote);
             if self.left.take().is_some() {
                 self.dns_remove_all();
                 self.write_left();
@@ -91,9 +102,13 @@ impl Node {
     /// Whoever left this very mesh gave its blocks away: until it is told so again it must not
     /// believe that they are its own.
     fn knows_its_leave(&self) -> bool {
-        let (Some(mesh), Some((left, counter))) = (&self.mesh, self.left) else { return true };
+        let Some((left, counter)) = self.left else { return true };
         let me = self.config.me;
-        left != mesh.mesh || self.ipam.store().vector().get(&me) >= counter
+        Some(left) != self.mesh_id() || self.ipam.store().vector().get(&me) >= counter
+    }
+
+    fn mesh_id(&self) -> Option<MeshId> {
+        self.mesh.as_ref().map(|mesh| mesh.mesh)
     }
 
     fn remember(&mut self) {
@@ -101,11 +116,11 @@ impl Node {
         self.write_remembers();
     }
 
-    fn recall(&mut self, on: bool) {
-        self.recalling = on;
-        self.router.members_mut().recall(on);
-        self.ipam.store_mut().recall(on);
-        self.zone.store_mut().recall(on);
+    fn begin_recall(&mut self) {
+        self.recalling = true;
+        self.router.members_mut().begin_recall();
+        self.ipam.store_mut().begin_recall();
+        self.zone.store_mut().begin_recall();
     }
 
     pub(super) fn init(
@@ -143,7 +158,7 @@ impl Node {
             return self.reply(id, Err(refusal));
         }
         self.enter(credentials);
-        self.recall(true);
+        self.begin_recall();
         for target in targets {
             self.router.add_target(*target);
             self.write_target(*target, true);

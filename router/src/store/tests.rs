@@ -210,9 +210,9 @@ fn own_entries_are_taken_from_others_only_while_recalling() {
     let told = peer_store.delta(&Cursor::default(), |_| true, usize::MAX).bytes;
     assert_eq!(lost.apply(&told), Ok(true));
     assert!(lost.is_empty(), "our own store is the truth about us");
-    lost.recall(true);
+    lost.begin_recall();
     assert_eq!(lost.apply(&told), Ok(true));
-    lost.recall(false);
+    lost.end_recall(true);
     assert_eq!(lost.len(), 5);
     let dot = lost.write((peer(1), 0), None);
     assert!(dot.counter > 5 + 1000, "a write that nobody told us of is not written again");
@@ -281,9 +281,9 @@ fn after_a_recall_from_a_peer_that_lagged_all_are_equal() {
     sync(&origin, &mut current, usize::MAX);
 
     let mut lost = Store::new(peer(1));
-    lost.recall(true);
+    lost.begin_recall();
     sync(&lagging, &mut lost, usize::MAX);
-    lost.recall(false);
+    lost.end_recall(true);
     lost.mark_durable(lost.own_counter());
     sync(&lost, &mut lagging, 1);
     sync(&lost, &mut current, 1);

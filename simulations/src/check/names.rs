@@ -52,8 +52,10 @@ fn unresolved((host, origin): (&Host, &Host), name: &str, addresses: &[IpAddr]) 
     let missing = addresses.iter().find(|address| !answer.contains(address));
     match missing {
         Some(address) if !hidden => Some(format!(
-            "{name} of h{} does not resolve to {address} on h{}, but to {answer:?}",
-            origin.index, host.index
+            "{name} of h{} does not resolve to {address} on h{}, but to {answer:?}{}",
+            origin.index,
+            host.index,
+            if host.node.zone().is_hidden(origin.id) { ", for it is hidden" } else { "" }
         )),
         _ => None,
     }
