@@ -211,6 +211,13 @@ impl<R: Register> Store<R> {
         self.revision
     }
 
+    /// Own writes that are not durable failed and go to the disk again as one: what they superseded
+    /// among themselves never gets there.
+    pub fn mark_failed(&mut self) {
+        let (me, durable) = (self.me, self.durable);
+        self.superseded.retain(|(origin, counter), _| *origin != me || *counter <= durable);
+    }
+
     /// The counter of the newest own write.
     pub fn own_counter(&self) -> u64 {
         self.vector.get(&self.me)
@@ -358,7 +365,7 @@ impl<R: Register> Store<R> {
         let dot = entry.dot;
         if let Some(old) = self.entries.insert(key.clone(), entry) {
             self.forget_dot(old.dot.actor, old.dot.counter);
-            if !self.may_be_told(&dot) && self.may_be_told(&old.dot) {
+            if dot.actor == self.me && dot.counter > self.durable {
                 let old_dot = (old.dot.actor, old.dot.counter);
                 self.superseded.insert(old_dot, (key.clone(), old.value));
             }
@@ -366,10 +373,6 @@ impl<R: Register> Store<R> {
         self.by_dot.entry(dot.actor).or_default().insert(dot.counter, key.clone());
         self.cover(dot.actor, dot.counter);
         self.changes.push(Change { key, origin: dot.actor });
-    }
-
-    fn may_be_told(&self, dot: &Dot) -> bool {
-        dot.actor != self.me || dot.counter <= self.durable
     }
 
     fn remove_dot(&mut self, origin: PeerId, counter: u64) {

@@ -263,6 +263,10 @@ fn what_a_write_superseded_is_told_until_the_write_is_durable() {
     origin.check_invariants();
     sync(&origin, &mut other, usize::MAX);
     assert_eq!(entries(&other), entries(&words(1, 2)));
+    // The first of the two writes gets to the disk alone.
+    origin.mark_durable(origin.own_counter() - 1);
+    sync(&origin, &mut other, usize::MAX);
+    assert_eq!(entries(&other)[0], (0, None));
     origin.mark_durable(origin.own_counter());
     sync(&origin, &mut other, usize::MAX);
     assert_eq!(entries(&other), entries(&origin));
