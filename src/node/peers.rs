@@ -114,10 +114,9 @@ impl Node {
 
     fn review_peer(&mut self, peer: PeerId, reachable: bool) {
         if reachable {
-            if self.away.remove(&peer).is_some_and(|away| away.hidden) {
-                self.show(peer, true);
-            }
-            return;
+            // Whoever left while it was away may have no entry any more and is hidden all the same.
+            self.away.remove(&peer);
+            return self.show(peer, true);
         }
         let now = self.now;
         let away = self.away.entry(peer).or_insert(Away { since: now, hidden: false });
