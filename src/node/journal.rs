@@ -96,6 +96,11 @@ impl Journal {
         self.retry_at
     }
 
+    /// Whether a batch is on its way to the disk.
+    pub(super) fn is_writing(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Whether everything that was written is durable.
     pub(super) fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.collected.is_empty()

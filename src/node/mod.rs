@@ -343,9 +343,11 @@ impl Node {
     fn persist_failed(&mut self, batch: BatchId, reason: String) {
         self.notice(true, format!("the state cannot be written: {reason}"));
         self.journal.failed(batch, reason, self.now);
-        self.router.members_mut().mark_failed();
-        self.ipam.store_mut().mark_failed();
-        self.zone.store_mut().mark_failed();
+        if !self.journal.is_writing() {
+            self.router.members_mut().mark_failed();
+            self.ipam.store_mut().mark_failed();
+            self.zone.store_mut().mark_failed();
+        }
         self.store_failed(batch);
         self.acknowledge_failure(batch);
     }
