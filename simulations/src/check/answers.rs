@@ -100,3 +100,52 @@ pub(crate) fn kept(ledger: &Ledger, host: usize, held: &[Holder]) -> Result<(), 
         Some(holder) => Err(Violation::new("answers", format!("h{host} has forgotten {holder}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use meshwork::node::request::Code;
+
+    use super::*;
+    use crate::{dice::Dice, host::Asked};
+
+    #[test]
+    fn an_answer_that_the_disk_does_not_bear_out_is_noticed() {
+        let host = Host::new(0, &mut Dice::new(1, 0)).unwrap();
+        let request = AttachRequest::new("c1".to_owned());
+        let attachment = Attachment {
+            container: "c1".into(),
+            interface: "eth0".into(),
+            netns: None,
+            addresses: vec!["10.32.0.9/12".parse().unwrap()],
+            gateways: vec![],
+            routes: vec![],
+            mac: String::new(),
+            host_interface: None,
+            bridge_mac: String::new(),
+            bridge: String::new(),
+            mtu: 0,
+            names: vec![],
+            nameservers: vec![],
+            domain: String::new(),
+        };
+        assert!(attached(&host, &request, &attachment).is_err());
+        assert!(durable(&host, &Request::Leave).is_ok());
+        let range = "10.32.0.0/12".parse().unwrap();
+        let credentials = meshwork::node::event::Credentials {
+            mesh: mesh_router::MeshId::default(),
+            secret: meshwork::node::event::Secret([0; 32]),
+        };
+        assert!(durable(&host, &Request::Init { credentials, ranges: vec![range] }).is_err());
+    }
+
+    #[test]
+    fn a_request_without_an_answer_is_noticed() {
+        let mut host = Host::new(0, &mut Dice::new(1, 0)).unwrap();
+        assert_eq!(unanswered(std::slice::from_ref(&host)), None);
+        let asked = Asked { request: Request::Status, probe: false };
+        host.pending.insert(meshwork::node::event::RequestId(1), asked);
+        assert!(unanswered(&[host]).is_some());
+        let refusal = Refusal::new(Code::Exhausted, "no", "no");
+        assert!(fair_refusal(&[], 0, &refusal).is_ok(), "nobody has anything");
+    }
+}
