@@ -262,16 +262,16 @@ impl<R: Register> Store<R> {
         self.touched.clear();
     }
 
-    /// Begins taking own entries from others: a host that lost its disk learns what it once wrote. It
-    /// must not write before it has ended.
+    /// Begins taking own entries from others: a host that lost its disk learns what it once wrote.
+    /// It must not write before it has ended.
     pub fn begin_recall(&mut self) {
         self.recalling = true;
     }
 
-    /// Ends taking own entries from others. If this host `wrote` anything before, here or into another
-    /// store of the mesh, its clock jumps, so that what it wrote and nobody told it is not written a
-    /// second time with other content; where keys have one writer, what it was told is written anew,
-    /// and what it was not told is gone everywhere.
+    /// Ends taking own entries from others. If this host `wrote` anything before, here or into
+    /// another store of the mesh, its clock jumps, so that what it wrote and nobody told it is not
+    /// written a second time with other content; where keys have one writer, what it was told is
+    /// written anew, and what it was not told is gone everywhere.
     pub fn end_recall(&mut self, wrote: bool) {
         if !std::mem::take(&mut self.recalling) {
             return;
