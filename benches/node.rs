@@ -1,7 +1,7 @@
 //! What the pure parts cost: merge and delta encoding per entry, allocation, lookup, an answer.
 //!
-//! `cargo bench --bench node`. One line for a person and one JSON object per figure; nanoseconds are
-//! the median of several rounds.
+//! `cargo bench --bench node`. One line for a person and one JSON object per figure; nanoseconds
+//! are the median of several rounds.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 use std::{
