@@ -19,6 +19,19 @@ pub struct Joined {
     pub ranges: Vec<IpNetwork>,
 }
 
+/// What `peer remove` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
+pub struct Removed {
+    /// Who is no member any more.
+    #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
+    pub peers: Vec<PeerId>,
+    /// IPv4 addresses that were taken from them.
+    pub addresses: u64,
+    /// The ring's epoch from then on.
+    pub epoch: u64,
+}
+
 /// `status`: one page about this host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "io", derive(utoipa::ToSchema))]

@@ -15,6 +15,7 @@
 mod acknowledge;
 mod attaching;
 pub mod attachment;
+mod council;
 pub mod desired;
 pub mod event;
 mod journal;
@@ -361,6 +362,9 @@ impl Node {
             }
             Request::Join { credentials, targets } => {
                 return self.join(id, credentials, &targets, patience);
+            }
+            Request::Found { .. } | Request::PeerRemove { .. } | Request::RangeAdd(_) => {
+                return self.council(id, request, until);
             }
             Request::Leave => return self.leave(id, until),
             Request::Token => self.token(),

@@ -25,8 +25,28 @@ pub enum Request {
         /// Where members of it may be found.
         targets: Vec<SocketAddr>,
     },
+    /// Found a mesh together with others that start with the same number of founders, by agreement.
+    Found {
+        /// The new mesh; the same on all of them.
+        credentials: Credentials,
+        /// Its ranges, as in `Init`.
+        ranges: Vec<IpNetwork>,
+        /// How many hosts found it, this one included.
+        founders: u16,
+        /// Where the others may be found.
+        targets: Vec<SocketAddr>,
+    },
     /// Give addresses back, tell the others, remove everything.
     Leave,
+    /// Take the blocks of dead hosts from them.
+    PeerRemove {
+        /// Their names or ids.
+        peers: Vec<String>,
+        /// Do not wait for those who do not answer.
+        force: bool,
+    },
+    /// Add a range to the mesh.
+    RangeAdd(IpNetwork),
     /// The join token's content.
     Token,
     /// How it stands.
@@ -93,6 +113,8 @@ pub enum Reply {
     Done,
     /// To `Init` and `Join`.
     Joined(types::Joined),
+    /// To `PeerRemove`.
+    Removed(types::Removed),
     /// To `Token`.
     Token(Credentials),
     /// To `Status`.
