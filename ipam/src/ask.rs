@@ -22,6 +22,7 @@ use mesh_router::{PeerId, Time};
 use crate::{
     allocate::{AllocateError, Wanted},
     block::Block,
+    held::Holder,
     ipam::Ipam,
     space::{SpaceMessage, SpaceRefusal, SpaceRequest, Waiting, low_water},
     view::Owner,
@@ -37,6 +38,8 @@ pub const PAUSE_MAX: Duration = Duration::from_secs(30);
 pub const EXACT_PATIENCE: Duration = Duration::from_secs(30);
 /// The pause before a request that was overtaken by a newer state is sent again.
 const STALE_PAUSE: Duration = Duration::from_millis(50);
+/// The longest name of a holder in a message.
+pub(crate) const HOLDER_BYTES_MAX: usize = 128;
 /// Requests under way at once; a claim beyond it is not begun.
 pub const ASKS_MAX: usize = 256;
 /// Messages that wait to be sent or to become durable; beyond it answers are left out, and the
@@ -186,7 +189,7 @@ impl Ipam {
     /// Takes a message of a peer.
     pub fn handle_message(&mut self, from: PeerId, message: SpaceMessage, now: Time) {
         match message {
-            SpaceMessage::Request(request) => self.on_request(from, &request),
+            SpaceMessage::Request(request) => self.on_request(from, &request, now),
             SpaceMessage::Granted { id, block } => self.on_granted(from, id, block, now),
             SpaceMessage::Refused { id, reason } => self.on_refused(from, id, reason, now),
         }
@@ -237,6 +240,12 @@ impl Ipam {
         if ask.answer.is_some() || (exact && now.since(since) >= EXACT_PATIENCE) {
             return;
         }
+        if let Wanted::Exact(address) = wanted
+            && self.held.holder(address).is_some()
+            && self.owner(address) == Owner::Peer(self.me())
+        {
+            return;
+        }
         let silent = ask.donor.take();
         if let Wanted::Exact(address) = wanted
             && self.owner(address) == Owner::Peer(self.me())
@@ -283,6 +292,7 @@ impl Ipam {
             seen: self.ring.vector().get(&donor),
             own: self.ring.own_counter(),
             urgent: ask.urgent,
+            held_by: address.and_then(|address| self.held.holder(address)).map(words),
         };
         self.space.send(donor, SpaceMessage::Request(request), 0);
     }
@@ -375,6 +385,13 @@ impl Ipam {
             }
         }
     }
+}
+
+/// A holder for others to read, of bounded length.
+pub(crate) fn words(holder: &Holder) -> String {
+    let mut words = holder.to_string();
+    words.truncate(words.floor_char_boundary(HOLDER_BYTES_MAX));
+    words
 }
 
 impl Space {

@@ -5,9 +5,10 @@
 //! asked is the answer. If the grant is gone from the ring, its receiver has written since, and the
 //! request is known to be old by that.
 
-use mesh_router::PeerId;
+use mesh_router::{PeerId, Time};
 
 use crate::{
+    ask::words,
     block::{Block, number},
     ipam::Ipam,
     ring::{ENTRIES_MAX, RingKey, RingValue},
@@ -17,11 +18,9 @@ use crate::{
 /// A chunk's share below which nothing is given to one that is not in need: crumbs would only make
 /// the ring long.
 const CRUMB: u128 = 8;
-/// The longest name of a holder in a refusal.
-const HOLDER_BYTES_MAX: usize = 128;
 
 impl Ipam {
-    pub(crate) fn on_request(&mut self, from: PeerId, request: &SpaceRequest) {
+    pub(crate) fn on_request(&mut self, from: PeerId, request: &SpaceRequest, now: Time) {
         if from == self.me() {
             return;
         }
@@ -30,11 +29,21 @@ impl Ipam {
             Ok(block) => (SpaceMessage::Granted { id, block }, self.ring.own_counter()),
             Err(reason) => (SpaceMessage::Refused { id, reason }, 0),
         };
+        if let (
+            SpaceMessage::Refused { reason: SpaceRefusal::Taken { .. }, .. },
+            Some(address),
+            Some(holder),
+        ) = (&reply, request.address, &request.held_by)
+        {
+            self.contest(address, from, holder.clone(), now);
+        }
         self.space.send(from, reply, durable);
     }
 
     fn serve(&mut self, from: PeerId, request: &SpaceRequest) -> Result<Block, SpaceRefusal> {
-        if !self.pools.contains_key(&request.range) {
+        // Who is being removed or was, and has not learnt it yet, gets nothing more.
+        let fenced = self.barred().contains(&from) || self.is_removed(from);
+        if fenced || !self.pools.contains_key(&request.range) {
             return Err(SpaceRefusal::NotReady);
         }
         if let Some(block) = self.granted_before(from, request) {
@@ -74,9 +83,7 @@ impl Ipam {
         if let Some(address) = request.address {
             let block = Block::single(address);
             if let Some(holder) = self.held.holder(address) {
-                let mut holder = holder.to_string();
-                holder.truncate(holder.floor_char_boundary(HOLDER_BYTES_MAX));
-                return Err(SpaceRefusal::Taken { holder });
+                return Err(SpaceRefusal::Taken { holder: words(holder) });
             }
             if !pool.owned().contains(number(address).1)
                 || self.is_reserved(&request.range, address)

@@ -1,17 +1,31 @@
 //! A host's part in the mesh's addresses: its copy of the ring and what it does with what it owns.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    time::Duration,
+};
 
-use mesh_router::{PeerId, store::RunError};
+use mesh_router::{PeerId, Time, store::RunError};
 
 use crate::{
     ask::Space,
     block::{Block, number},
+    council::Council,
     held::{Held, Holder},
     pool::{Pool, is_reserved},
     ring::{ENTRIES_MAX, RANGES_MAX, Ring, RingKey, RingValue, Version, check_range},
+    space::SpaceRefusal,
     view::{Mutation, Owner, View},
 };
+
+/// Claims of held addresses that are under way at once.
+const CLAIMS_AT_ONCE: usize = 64;
+/// Addresses that are remembered as held by somebody else, too, and for how long after that was
+/// said last: twice as long as a claim is pursued.
+const CONTESTED_MAX: usize = 4096;
+const CONTEST_MEMORY: Duration = Duration::from_secs(60);
 
 /// The addresses of one host of a mesh.
 ///
@@ -27,6 +41,9 @@ pub struct Ipam {
     /// One for each range.
     pub(crate) pools: BTreeMap<Block, Pool>,
     pub(crate) space: Space,
+    pub(crate) council: Council,
+    /// Addresses held here that a peer holds, too: who, for whom, and when it last said so.
+    pub(crate) contested: BTreeMap<IpAddr, (PeerId, String, Time)>,
     /// Everything was given away: nothing is asked for any more and nothing is given.
     pub(crate) leaving: bool,
     pub(crate) mutation: Mutation,
@@ -80,11 +97,16 @@ pub struct Conflict {
     pub holder: Holder,
     /// Whose it is.
     pub owner: Owner,
+    /// On which other host it is held, and by whom, if that is known.
+    pub elsewhere: Option<(PeerId, String)>,
 }
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is held here by {} and ", self.address, self.holder)?;
+        if let Some((peer, holder)) = &self.elsewhere {
+            return write!(f, "on peer {} by {holder}", peer.short());
+        }
         match self.owner {
             Owner::Peer(peer) => write!(f, "belongs to peer {}", peer.short()),
             Owner::Unknown { ask } => write!(f, "its owner is known to peer {} only", ask.short()),
@@ -102,6 +124,8 @@ impl Ipam {
             held: Held::default(),
             pools: BTreeMap::new(),
             space: Space::default(),
+            council: Council::default(),
+            contested: BTreeMap::new(),
             leaving: false,
             mutation: Mutation::default(),
         }
@@ -132,8 +156,36 @@ impl Ipam {
         let all = self.ring.apply(bytes)?;
         if *self.ring.vector() != before {
             self.refresh();
+            self.look_for_removals(&before);
         }
         Ok(all)
+    }
+
+    /// The same from somebody who bars these, too: their news may come from there.
+    pub(crate) fn absorb_but(
+        &mut self,
+        bytes: &[u8],
+        barring: &BTreeSet<PeerId>,
+    ) -> Result<bool, RunError> {
+        let bars = self.barred();
+        if bars.is_empty() {
+            return self.absorb(bytes);
+        }
+        self.ring.set_bars(bars.difference(barring).copied().collect());
+        let taken = self.absorb(bytes);
+        self.apply_bars();
+        taken
+    }
+
+    /// Throws the ring away, to be told it anew; what is held stays held, and promises stay made.
+    pub fn reset_ring(&mut self) {
+        self.ring = Ring::new(self.me());
+        self.space = Space::default();
+        self.council.reset();
+        self.leaving = false;
+        self.refresh();
+        self.pools.clear();
+        self.apply_bars();
     }
 
     /// Derives everything anew from the ring: after rows were restored.
@@ -158,14 +210,38 @@ impl Ipam {
         self.check_invariants();
     }
 
-    /// Founds a mesh: these are its ranges, and this host owns all of them.
+    /// Founds a mesh without a lease: these are its ranges, and this host owns all of them.
     ///
     /// # Errors
     /// [`FoundError`]; nothing was written.
     pub fn found(&mut self, ranges: &[Block]) -> Result<(), FoundError> {
+        self.found_leased(ranges, 0)
+    }
+
+    /// The same with a lease: see [`crate::Epoch`].
+    ///
+    /// # Errors
+    /// [`FoundError`]; nothing was written.
+    pub fn found_leased(&mut self, ranges: &[Block], lease_seconds: u32) -> Result<(), FoundError> {
         if !self.ring.is_empty() {
             return Err(FoundError::Founded);
         }
+        Self::check_ranges(ranges)?;
+        let owner = self.me();
+        for range in ranges {
+            self.ring.write(RingKey::Range(*range), RingValue::Range);
+            self.ring.write(RingKey::Block(*range), RingValue::Owned { owner, epoch: 0 });
+        }
+        self.found_council(lease_seconds);
+        self.refresh();
+        Ok(())
+    }
+
+    /// Whether these can be a mesh's ranges.
+    ///
+    /// # Errors
+    /// [`FoundError`].
+    pub fn check_ranges(ranges: &[Block]) -> Result<(), FoundError> {
         if ranges.is_empty() || ranges.len() > RANGES_MAX {
             return Err(FoundError::Count(ranges.len()));
         }
@@ -175,12 +251,6 @@ impl Ipam {
                 return Err(FoundError::Overlap(*other, *range));
             }
         }
-        let owner = self.me();
-        for range in ranges {
-            self.ring.write(RingKey::Range(*range), RingValue::Range);
-            self.ring.write(RingKey::Block(*range), RingValue::Owned { owner, epoch: 0 });
-        }
-        self.refresh();
         Ok(())
     }
 
@@ -266,15 +336,50 @@ impl Ipam {
         self.settle();
     }
 
-    /// Addresses that are held here and owned by somebody else.
+    /// Addresses that are held here and owned by somebody else, or held by somebody else, too.
     pub fn conflicts(&self) -> Vec<Conflict> {
         let me = Owner::Peer(self.me());
-        self.held
-            .iter()
-            .map(|(address, holder)| (address, holder, self.owner(address)))
-            .filter(|(_, _, owner)| *owner != me)
-            .map(|(address, holder, owner)| Conflict { address, holder: holder.clone(), owner })
-            .collect()
+        let conflict = |(address, holder): (IpAddr, &Holder)| {
+            let owner = self.owner(address);
+            let elsewhere = if owner == me {
+                self.contested.get(&address).map(|(peer, holder, _)| (*peer, holder.clone()))
+            } else {
+                match (owner.route(), self.space.answer_for(address)) {
+                    (Some(peer), Some(SpaceRefusal::Taken { holder })) => {
+                        Some((peer, holder.clone()))
+                    }
+                    _ => None,
+                }
+            };
+            let conflicts = owner != me || elsewhere.is_some();
+            conflicts.then(|| Conflict { address, holder: holder.clone(), owner, elsewhere })
+        };
+        self.held.iter().filter_map(conflict).collect()
+    }
+
+    /// Asks for the addresses that are held here and belong to others, a few at a time. Whoever has
+    /// no use for one grants it.
+    pub fn claim_held(&mut self) {
+        let me = Owner::Peer(self.me());
+        let foreign = self.held.iter().map(|(address, _)| address);
+        let foreign: Vec<IpAddr> = foreign
+            .filter(|address| {
+                let owner = self.owner(*address);
+                owner != me && owner != Owner::Outside && !self.space.is_wanted(*address)
+            })
+            .take(CLAIMS_AT_ONCE)
+            .collect();
+        for address in foreign {
+            self.want_exact(address);
+        }
+    }
+
+    /// A peer holds an address that is held here, too.
+    pub(crate) fn contest(&mut self, address: IpAddr, by: PeerId, holder: String, now: Time) {
+        self.contested.retain(|_, (_, _, at)| now.since(*at) < CONTEST_MEMORY);
+        if self.contested.len() < CONTESTED_MAX {
+            self.contested.insert(address, (by, holder, now));
+        }
     }
 
     /// Writes that a block belongs to a peer and retires the entries inside. The block must be
@@ -320,7 +425,7 @@ impl Ipam {
     }
 
     /// The live entries inside a block, itself excepted, with their epochs.
-    fn inside(&self, block: &Block) -> Vec<(Block, u64)> {
+    pub(crate) fn inside(&self, block: &Block) -> Vec<(Block, u64)> {
         let Some((half, _)) = block.halves() else { return Vec::new() };
         let keys = RingKey::Block(half)..=RingKey::Block(Block::single(block.last()));
         let entries = self.ring.range(keys);
@@ -332,7 +437,7 @@ impl Ipam {
             .collect()
     }
 
-    fn epoch_around(&self, block: &Block) -> u64 {
+    pub(crate) fn epoch_around(&self, block: &Block) -> u64 {
         let around = (0..=block.length()).filter_map(|length| {
             let block = Block::at(block.family(), block.first_number(), length);
             self.ring.get(&RingKey::Block(block))

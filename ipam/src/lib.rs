@@ -14,14 +14,13 @@
 //! * [`ring`]: the replicated entries; [`view`]: what they say, and why a partial copy is safe.
 //! * [`held`], [`pool`], [`allocate`]: who holds what here, what is free, giving and taking back.
 //! * [`space`], [`ask`], `donor`: asking peers for space ahead of need, and answering.
-//!
-//! Not here yet: agreement on the founders, removal of dead hosts and leases. Their fence is: an
-//! ownership's epoch beats every counter.
+//! * [`council`]: what the mesh decides together, by Paxos.
 #![forbid(unsafe_code)]
 
 pub mod allocate;
 pub mod ask;
 pub mod block;
+pub mod council;
 mod donor;
 pub mod held;
 mod intervals;
@@ -38,7 +37,7 @@ pub use allocate::{AllocateError, Wanted};
 pub use block::{Block, BlockError, Family};
 pub use held::Holder;
 pub use ipam::{Conflict, FoundError, GiveError, Ipam};
-pub use ring::{Ring, RingKey, RingRegister, RingValue, Version};
+pub use ring::{Epoch, Ring, RingKey, RingRegister, RingValue, Version};
 pub use space::{SpaceMessage, SpaceRefusal, SpaceRequest, Waiting};
 pub use view::Owner;
 mod replica;

@@ -1,11 +1,24 @@
-//! The ring as replication sees it.
+//! The ring as replication sees it: its deltas say how far their sender is with the mesh's decrees.
+
+use std::collections::BTreeSet;
 
 use mesh_router::{
-    PeerId, Replica,
+    PeerId, Replica, codec,
     store::{Cursor, Delta, RunError, VersionVector},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::Ipam;
+
+/// What comes before the runs of a delta.
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    /// The newest removal that the sender knows of. Whoever knows of a later one does not listen:
+    /// what is said here may be of a host that has lost its blocks.
+    fence: u64,
+    /// Whose news the sender takes only from those who bar them, too.
+    barring: BTreeSet<PeerId>,
+}
 
 impl Replica for Ipam {
     fn announced(&self) -> VersionVector {
@@ -17,10 +30,25 @@ impl Replica for Ipam {
     }
 
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {
-        self.store().delta(since, wanted, budget)
+        let mut delta = self.store().delta(since, wanted, budget);
+        if !delta.bytes.is_empty() {
+            let head = Head { fence: self.epoch().fence, barring: self.barred() };
+            let head = codec::encode(&head);
+            let length = u16::try_from(head.len()).expect("few are being removed at once");
+            delta.bytes = [&length.to_le_bytes()[..], &head, &delta.bytes].concat();
+        }
+        delta
     }
 
     fn apply(&mut self, bytes: &[u8]) -> Result<bool, RunError> {
-        self.absorb(bytes)
+        let undecodable = || RunError::Codec("a ring delta without a head".to_owned());
+        let (length, rest) = bytes.split_first_chunk().ok_or_else(undecodable)?;
+        let length = usize::from(u16::from_le_bytes(*length));
+        let (head, runs) = rest.split_at_checked(length).ok_or_else(undecodable)?;
+        let head: Head = codec::decode(head).map_err(|error| RunError::Codec(error.to_string()))?;
+        if head.fence < self.epoch().fence && !self.store().is_recalling() {
+            return Ok(false);
+        }
+        self.absorb_but(runs, &head.barring)
     }
 }

@@ -30,6 +30,12 @@ pub enum RingKey {
     Range(Block),
     /// Who owns a block.
     Block(Block),
+    /// The newest decree.
+    Epoch,
+    /// Whether a peer votes on decrees.
+    Elector(PeerId),
+    /// That a peer's blocks were taken from it.
+    Removed(PeerId),
 }
 
 /// What the ring says about a key.
@@ -53,6 +59,35 @@ pub enum RingValue {
         /// Fence, as in `Owned`.
         epoch: u64,
     },
+    /// How far the mesh's common decisions are.
+    Epoch(Epoch),
+    /// A peer has a vote, or has none any more.
+    Elector {
+        /// Whether it has one.
+        seated: bool,
+        /// Since which decree.
+        epoch: u64,
+    },
+    /// A peer lost its blocks.
+    Removed {
+        /// Of its own writes these were taken into account, and no later ones will be.
+        cut: u64,
+        /// By which decree.
+        epoch: u64,
+    },
+}
+
+/// How far the mesh's common decisions, the decrees, are: see [`crate::council`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Epoch {
+    /// The number of the newest decree; they are numbered from 1.
+    pub number: u64,
+    /// The number of the newest decree that removed a peer. Who does not know it yet is not listened
+    /// to about the ring.
+    pub fence: u64,
+    /// How long a host may be away before its blocks may be taken from it without a person's
+    /// order, in seconds; zero for never.
+    pub lease_seconds: u32,
 }
 
 /// The order of two entries of one key. Two different entries never have the same version.
@@ -102,6 +137,9 @@ impl Register for RingRegister {
                 }
                 Ok(())
             }
+            (RingKey::Epoch, RingValue::Epoch(epoch)) => check_epoch(epoch.number),
+            (RingKey::Elector(_), RingValue::Elector { epoch, .. })
+            | (RingKey::Removed(_), RingValue::Removed { epoch, .. }) => check_epoch(*epoch),
             _ => Err(format!("{key:?} cannot hold {value:?}")),
         }
     }
@@ -109,7 +147,11 @@ impl Register for RingRegister {
     fn epoch(value: &RingValue) -> u64 {
         match value {
             RingValue::Range => 0,
-            RingValue::Owned { epoch, .. } | RingValue::Retired { epoch, .. } => *epoch,
+            RingValue::Epoch(epoch) => epoch.number,
+            RingValue::Owned { epoch, .. }
+            | RingValue::Retired { epoch, .. }
+            | RingValue::Elector { epoch, .. }
+            | RingValue::Removed { epoch, .. } => *epoch,
         }
     }
 }

@@ -46,6 +46,8 @@ pub struct SpaceRequest {
     pub own: u64,
     /// A holder waits for it: even a little helps.
     pub urgent: bool,
+    /// The requester holds the address already, for this holder: it lost the block around it.
+    pub held_by: Option<String>,
 }
 
 /// Why nothing was granted.

@@ -173,9 +173,10 @@ impl Sweep<'_> {
         let mut items: Vec<_> = self
             .ring
             .iter()
-            .map(|(key, entry)| match key {
-                RingKey::Range(block) => (*block, false, entry),
-                RingKey::Block(block) => (*block, true, entry),
+            .filter_map(|(key, entry)| match key {
+                RingKey::Range(block) => Some((*block, false, entry)),
+                RingKey::Block(block) => Some((*block, true, entry)),
+                RingKey::Epoch | RingKey::Elector(_) | RingKey::Removed(_) => None,
             })
             .collect();
         items.sort_by_key(|(block, owned, _)| (*block, *owned));
@@ -215,7 +216,6 @@ impl Sweep<'_> {
         let range = around.and_then(|level| level.range);
         let source = around.and_then(|level| level.source);
         match entry.value {
-            RingValue::Range => None,
             RingValue::Owned { owner, .. } => {
                 self.view.live += 1;
                 let owner = Owner::Peer(owner);
@@ -236,6 +236,8 @@ impl Sweep<'_> {
                 let owner = Owner::Unknown { ask: entry.dot.actor };
                 Some(Level { block, owner, source: None, range })
             }
+            // What cannot be filed under a block: see `RingRegister::validate`.
+            _ => None,
         }
     }
 

@@ -69,6 +69,12 @@ pub enum Effect {
         /// What [`Router::send_to`] was given there.
         payload: Vec<u8>,
     },
+    /// A peer knows later writes of this host than the host itself: its disk is an old one, or
+    /// another machine has its identity.
+    Behind {
+        /// Who.
+        peer: PeerId,
+    },
     /// Something for the log.
     Notice {
         /// Whether somebody should look at it.
@@ -203,6 +209,11 @@ impl Router {
     /// The links that are up.
     pub fn links(&self) -> impl Iterator<Item = &LinkUp> {
         self.neighbours.values().map(|neighbour| &neighbour.up)
+    }
+
+    /// How many linked peers have said what they know.
+    pub fn greeted(&self) -> usize {
+        self.neighbours.values().filter(|neighbour| neighbour.is_greeted()).count()
     }
 
     /// The link to a peer.

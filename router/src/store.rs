@@ -109,6 +109,8 @@ pub struct Store<R: Register> {
     recalling: bool,
     /// How often it changed what may be told to others.
     revision: u64,
+    /// Origins of which nothing new is taken: see [`Store::set_bars`].
+    bars: BTreeSet<PeerId>,
 }
 
 impl<R: Register> Store<R> {
@@ -127,7 +129,13 @@ impl<R: Register> Store<R> {
             superseded: BTreeMap::new(),
             recalling: false,
             revision: 0,
+            bars: BTreeSet::new(),
         }
+    }
+
+    /// From now on no delta is taken that has news of these origins.
+    pub fn set_bars(&mut self, bars: BTreeSet<PeerId>) {
+        self.bars = bars;
     }
 
     /// Whose replica this is.

@@ -157,5 +157,8 @@ fn config(index: usize, me: PeerId, (incarnation, seed): (u64, u64)) -> NodeConf
         data_port: 7781,
         mtu_bytes: None,
         version: "simulated".to_owned(),
+        lease: None,
+        serve_alone: false,
+        trusted_disk: true,
     }
 }

@@ -153,6 +153,15 @@ pub struct Ipam {
     pub ring_entries: usize,
     /// Addresses that two hosts gave away, in words.
     pub conflicts: Vec<String>,
+    /// The number of the newest common decision.
+    #[serde(default)]
+    pub epoch: u64,
+    /// Names of the hosts that vote on the next one.
+    #[serde(default)]
+    pub electors: Vec<String>,
+    /// The lease and how this host stands with it, in words; none unless the mesh has one.
+    #[serde(default)]
+    pub lease: Option<String>,
 }
 
 /// Names in numbers.

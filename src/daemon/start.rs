@@ -54,14 +54,16 @@ const RETRY: Duration = Duration::from_secs(5);
 #[tokio::main]
 pub async fn run(config: Config) -> Result<()> {
     let (inputs, received) = mpsc::channel(INPUTS);
-    let Opened { storage, rows, recovered } = Storage::open(&config.state_dir, inputs.clone())?;
+    let marker = config.socket.with_extension("mark");
+    let Opened { storage, rows, recovered, trusted } =
+        Storage::open(&config.state_dir, Some(&marker), inputs.clone())?;
     if let Some(line) = &recovered {
         tracing::warn!("{line}");
     }
     let identity = Identity::load_or_create(&config.state_dir)?;
     let listener = ApiListener::bind(&config.socket)
         .with_context(|| format!("cannot serve the API on {}", config.socket.display()))?;
-    let mut driver = assemble(&config, identity, (storage, rows), inputs)?;
+    let mut driver = assemble(&config, identity, (storage, rows, trusted), inputs)?;
 
     let (handle, asks) = NodeHandle::new();
     let api = Api::new(handle.clone(), config.dns_domain.clone(), &config.socket);
@@ -93,11 +95,11 @@ pub async fn run(config: Config) -> Result<()> {
 fn assemble(
     config: &Config,
     identity: Identity,
-    (storage, rows): (Storage, Vec<Row>),
+    (storage, rows, trusted): (Storage, Vec<Row>, bool),
     inputs: mpsc::Sender<Input>,
 ) -> Result<Driver> {
     let clock = Clock::start();
-    let node_config = node_config(config, identity.peer_id())?;
+    let node_config = node_config(config, identity.peer_id(), trusted)?;
     let incarnation = node_config.incarnation;
     let (name, me) = (node_config.name.clone(), node_config.me);
     let node = Node::restore(node_config, rows, clock.now()).map_err(|reason| {
@@ -138,7 +140,7 @@ fn assemble(
     })
 }
 
-fn node_config(config: &Config, me: mesh_router::PeerId) -> Result<NodeConfig> {
+fn node_config(config: &Config, me: mesh_router::PeerId, trusted_disk: bool) -> Result<NodeConfig> {
     let mut bytes = [0; 16];
     rand::rand_core::TryRng::try_fill_bytes(&mut rand::rngs::SysRng, &mut bytes)
         .context("the system gives no random numbers")?;
@@ -154,6 +156,9 @@ fn node_config(config: &Config, me: mesh_router::PeerId) -> Result<NodeConfig> {
         data_port: config.data_port,
         mtu_bytes: config.mtu_bytes,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        lease: None,
+        serve_alone: false,
+        trusted_disk,
     })
 }
 

@@ -1,22 +1,565 @@
-//! What the mesh decides together: its founding, the removal of dead hosts, new ranges.
+//! What the mesh decides together, seen from one host: founding, removal, new ranges, the lease; and
+//! what a host does that learns that its own picture of the ring is worth nothing any more.
 
-use mesh_router::Time;
+use std::{collections::BTreeSet, time::Duration};
+
+use ipnetwork::IpNetwork;
+use mesh_ipam::{
+    Block,
+    council::{Surroundings, Upheaval, WishId, WishState, message::CouncilMessage},
+};
+use mesh_router::{PeerId, Time, member};
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Node,
-    event::RequestId,
-    request::{Code, Refusal, Request},
+    event::{Credentials, RequestId},
+    peers::PeerMessage,
+    request::{Code, Refusal, Reply, Request},
 };
+use crate::api::types;
+
+/// How often it is looked at who can be reached, who is to be removed and what is to be claimed.
+const REVIEW_EVERY: Duration = Duration::from_secs(1);
+/// An elector that was not reached for this long gives its seat to somebody else.
+const SEAT_AWAY_MAX: Duration = Duration::from_secs(60);
+/// How long after the first peer the others have their say about whether this host's disk is old.
+const COMPARE_MORE: Duration = Duration::from_secs(1);
+/// How long a host that knows nobody waits for somebody who knows it.
+const COMPARE_ALONE: Duration = Duration::from_secs(5);
+/// Hosts that one removal may name. Chosen: far more than die at once.
+const REMOVED_MAX: usize = 256;
+
+/// The mesh is being founded together with others; the row on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Founding {
+    pub(super) founders: u16,
+    pub(super) ranges: Vec<Block>,
+}
+
+/// A request that waits for a decree.
+#[derive(Debug)]
+struct Pending {
+    id: RequestId,
+    wish: WishId,
+    until: Time,
+    what: What,
+}
+
+#[derive(Debug, Clone)]
+enum What {
+    Range,
+    Remove { peers: BTreeSet<PeerId>, addresses: u64 },
+}
+
+/// The node's part of the council.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    pending: Vec<Pending>,
+    /// The removal that the lease called for.
+    expired: Option<(WishId, BTreeSet<PeerId>)>,
+    review_at: Time,
+    members: BTreeSet<PeerId>,
+    reachable: BTreeSet<PeerId>,
+    long_away: BTreeSet<PeerId>,
+    /// When a majority of electors was last reached.
+    majority_at: Option<Time>,
+    /// The last state that was decided, to tell people about the next.
+    epoch: u64,
+}
+
+/// A host that has yet to ask others whether its disk is an old one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Comparing {
+    since: Time,
+    first: Option<Time>,
+}
 
 impl Node {
     /// Takes a request that needs the agreement of others.
-    pub(super) fn council(&mut self, id: RequestId, request: Request, _until: Time) {
-        let what = match request {
-            Request::Found { .. } => "founding together",
-            Request::PeerRemove { .. } => "removing a peer",
-            _ => "adding a range",
+    pub(super) fn council(&mut self, id: RequestId, request: Request, until: Time) {
+        let begun = match request {
+            Request::Found { credentials, ranges, founders, targets } => {
+                let patience = until.since(self.now);
+                let result = self.found_together(credentials, &ranges, founders);
+                return match result {
+                    Ok(credentials) => self.join(id, credentials, &targets, patience),
+                    Err(refusal) => self.reply(id, Err(refusal)),
+                };
+            }
+            Request::PeerRemove { peers, force } => self.remove_peers(&peers, force),
+            Request::RangeAdd(range) => self.add_range(range),
+            _ => unreachable!("the caller hands in nothing else"),
         };
-        let text = format!("{what} is not supported yet");
-        self.reply(id, Err(Refusal::new(Code::Invalid, text, "see the changelog")));
+        match begun {
+            Ok((wish, what)) => {
+                self.desk.pending.push(Pending { id, wish, until, what });
+                self.desk.review_at = Time::ZERO;
+            }
+            Err(refusal) => self.reply(id, Err(refusal)),
+        }
+    }
+
+    fn found_together(
+        &mut self,
+        credentials: Credentials,
+        ranges: &[IpNetwork],
+        founders: u16,
+    ) -> Result<Credentials, Refusal> {
+        self.check_outside()?;
+        let ranges = self.checked_ranges(ranges, credentials.mesh)?;
+        let ranges: Vec<Block> = ranges.iter().map(|range| Block::from(*range)).collect();
+        self.begin_founding(Founding { founders, ranges })?;
+        self.write_founding();
+        Ok(credentials)
+    }
+
+    fn begin_founding(&mut self, founding: Founding) -> Result<(), Refusal> {
+        let lease = self.lease_seconds();
+        self.ipam.found_together(founding.founders, founding.ranges.clone(), lease).map_err(
+            |error| Refusal::new(Code::Invalid, error.to_string(), "give --founders N as on all"),
+        )?;
+        self.founding = Some(founding);
+        Ok(())
+    }
+
+    /// After a restart in the middle of founding.
+    pub(super) fn resume_founding(&mut self) {
+        if let Some(founding) = self.founding.clone()
+            && let Err(refusal) = self.begin_founding(founding)
+        {
+            self.notice(true, refusal.message);
+        }
+    }
+
+    /// The lease that this host founds a mesh with.
+    pub(super) fn lease_seconds(&self) -> u32 {
+        self.config.lease.map_or(0, |lease| u32::try_from(lease.as_secs()).unwrap_or(u32::MAX))
+    }
+
+    fn add_range(&mut self, range: IpNetwork) -> Result<(WishId, What), Refusal> {
+        self.check_settled()?;
+        super::membership::check_range(&range)?;
+        self.check_host_routes(&range)?;
+        let wish = self.ipam.wish_range(Block::from(range)).map_err(|error| {
+            Refusal::new(Code::Invalid, error.to_string(), "`meshctl status ipam` lists the ranges")
+        })?;
+        Ok((wish, What::Range))
+    }
+
+    fn check_settled(&self) -> Result<(), Refusal> {
+        if self.mesh.is_none() {
+            return Err(super::not_in_a_mesh());
+        }
+        if !self.router.is_settled() || self.is_leaving() {
+            return Err(self.not_ready());
+        }
+        Ok(())
+    }
+
+    fn remove_peers(&mut self, names: &[String], force: bool) -> Result<(WishId, What), Refusal> {
+        self.check_settled()?;
+        if names.is_empty() || names.len() > REMOVED_MAX {
+            let text = format!("a removal names 1 to {REMOVED_MAX} peers");
+            return Err(Refusal::new(Code::Invalid, text, "`meshctl peer list` shows them"));
+        }
+        let peers: BTreeSet<PeerId> =
+            names.iter().map(|name| self.find_peer(name)).collect::<Result<_, _>>()?;
+        if peers.contains(&self.config.me) {
+            let text = "a host cannot remove itself";
+            return Err(Refusal::new(Code::Invalid, text, "run `meshctl leave` on it"));
+        }
+        let here = peers.iter().find(|peer| self.router.paths().contains_key(peer));
+        if let Some(peer) = here.filter(|_| !force) {
+            let text = format!("{} is alive: it can be reached now", self.router.name_of(*peer));
+            let hint = "run `meshctl leave` on it, or stop its meshd first";
+            return Err(Refusal::new(Code::Conflict, text, hint));
+        }
+        let addresses = peers.iter().map(|peer| self.ipam.owned_by(*peer)).sum();
+        let wish = self.ipam.wish_removal(&peers, force);
+        Ok((wish, What::Remove { peers, addresses }))
+    }
+
+    /// The peer with this name or id, or with an id that begins so.
+    fn find_peer(&self, text: &str) -> Result<PeerId, Refusal> {
+        let members = self.router.members();
+        let infos = members.iter().filter_map(|(key, _)| match key {
+            member::MemberKey::Info(peer) => Some(*peer),
+            member::MemberKey::Reach(_) => None,
+        });
+        let fits = |peer: &PeerId| {
+            let named = member::info(members, *peer).is_some_and(|info| info.name == text);
+            named || (text.len() >= 8 && peer.to_string().starts_with(text))
+        };
+        let found: Vec<PeerId> = infos.filter(fits).collect();
+        match found[..] {
+            [peer] => Ok(peer),
+            [] => {
+                let text = format!("no peer is called {text:?}");
+                Err(Refusal::new(Code::NotFound, text, "`meshctl peer list` shows names and ids"))
+            }
+            _ => {
+                let text = format!("{} peers are called {text:?}", found.len());
+                Err(Refusal::new(Code::Invalid, text, "give the id from `meshctl peer list`"))
+            }
+        }
+    }
+
+    /// Members that have neither left nor been removed, this host included.
+    pub(super) fn standing_members(&self) -> BTreeSet<PeerId> {
+        let present = member::present(self.router.members()).map(|(peer, _)| peer);
+        present.filter(|peer| !self.ipam.is_removed(*peer)).collect()
+    }
+
+    /// Goes on with what is decided together.
+    pub(super) fn progress_council(&mut self) {
+        if self.mesh.is_none() {
+            return;
+        }
+        self.finish_founding();
+        if let Some(upheaval) = self.ipam.take_upheaval() {
+            self.start_over(upheaval);
+        }
+        self.compare();
+        if self.desk.review_at <= self.now {
+            self.desk.review_at = self.now + REVIEW_EVERY;
+            self.review_council();
+        }
+        if self.router.is_settled() || self.founding.is_some() {
+            self.drive_council();
+        }
+        self.settle_pending();
+        self.announce_epoch();
+    }
+
+    /// When to look at all this again.
+    pub(super) fn council_timeout(&self) -> Option<Time> {
+        self.mesh.as_ref()?;
+        let pending = self.desk.pending.iter().map(|pending| pending.until);
+        let driven = self.ipam.council_timeout();
+        pending.chain(driven).chain([self.desk.review_at]).min()
+    }
+
+    fn drive_council(&mut self) {
+        let dice = self.rng.random();
+        let (ipam, around) = self.council_parts(dice);
+        ipam.drive_council(&around);
+        // A message to oneself may be followed by others.
+        while let Some((to, message)) = self.ipam.poll_council() {
+            if to == self.config.me {
+                self.on_council(to, message);
+            } else {
+                self.send_to_peer(to, &PeerMessage::Council(message));
+            }
+        }
+    }
+
+    pub(super) fn on_council(&mut self, from: PeerId, message: CouncilMessage) {
+        // Who is still being told what it once wrote does not vote, but in founding.
+        if self.router.is_settled() || self.founding.is_some() {
+            let dice = self.rng.random();
+            let (ipam, around) = self.council_parts(dice);
+            ipam.handle_council(from, message, &around);
+        }
+    }
+
+    fn council_parts(&mut self, dice: u32) -> (&mut mesh_ipam::Ipam, Surroundings<'_>) {
+        let Self { ipam, desk, now, .. } = self;
+        let Desk { members, reachable, long_away, .. } = desk;
+        (ipam, Surroundings { now: *now, members, reachable, long_away, dice })
+    }
+
+    /// Who is there, once a second: what the council knows of the world.
+    fn review_council(&mut self) {
+        self.desk.members = self.standing_members();
+        self.desk.reachable = self.router.paths().keys().copied().collect();
+        let now = self.now;
+        let long = self.away_longer_than(SEAT_AWAY_MAX);
+        self.desk.long_away = long;
+        let electors = self.ipam.electors();
+        let me = self.config.me;
+        let here = |peer: &&PeerId| **peer == me || self.desk.reachable.contains(peer);
+        if 2 * electors.iter().filter(here).count() > electors.len() {
+            self.desk.majority_at = Some(now);
+        }
+        if self.router.is_settled() && !self.is_leaving() {
+            self.ipam.claim_held();
+            self.remove_expired(&electors);
+        }
+    }
+
+    /// Removes who was away for longer than the lease, if there is one. The reachable elector with
+    /// the smallest id does.
+    fn remove_expired(&mut self, electors: &BTreeSet<PeerId>) {
+        let lease = Duration::from_secs(self.ipam.epoch().lease_seconds.into());
+        let me = self.config.me;
+        let first = electors.iter().find(|peer| **peer == me || self.desk.reachable.contains(peer));
+        if lease.is_zero() || first != Some(&me) {
+            return;
+        }
+        let mut gone = self.away_longer_than(lease);
+        gone.retain(|peer| self.desk.members.contains(peer));
+        if let Some((wish, peers)) = &self.desk.expired {
+            if *peers == gone {
+                return;
+            }
+            self.ipam.withdraw(*wish);
+            self.desk.expired = None;
+        }
+        if !gone.is_empty() {
+            let names: Vec<String> = gone.iter().map(|peer| self.router.name_of(*peer)).collect();
+            let names = names.join(", ");
+            self.notice(true, format!("the lease of {names} has run out: taking the blocks back"));
+            self.desk.expired = Some((self.ipam.wish_removal(&gone, false), gone));
+        }
+    }
+
+    /// Why no new address may be given although this host has some: it was cut off for too long.
+    pub(super) fn lease_lost(&self) -> Option<String> {
+        let seconds = self.ipam.epoch().lease_seconds;
+        if seconds == 0 || !self.router.is_settled() {
+            return None;
+        }
+        let half = Duration::from_secs(u64::from(seconds) / 2);
+        let since = self.desk.majority_at.map(|at| self.now.since(at));
+        if since.is_some_and(|since| since < half) {
+            return None;
+        }
+        let away = since.map_or_else(
+            || "since its start".to_owned(),
+            |since| format!("for {} s", since.as_secs()),
+        );
+        Some(format!(
+            "no majority of the electors was reached {away}, and half of the lease of {seconds} s \
+             is over: no new address is given"
+        ))
+    }
+
+    /// The lease in words, for status; `None` if there is none.
+    pub(super) fn lease_words(&self) -> Option<String> {
+        let seconds = self.ipam.epoch().lease_seconds;
+        let since = self.desk.majority_at.map_or(0, |at| self.now.since(at).as_secs());
+        (seconds > 0).then(|| {
+            format!(
+                "{seconds} s; a majority was reached {since} s ago; alone, this host stops new \
+                 addresses after {} s and may lose its blocks after {seconds} s",
+                seconds / 2
+            )
+        })
+    }
+
+    /// Answers whose wish has come true, and whose patience has ended.
+    fn settle_pending(&mut self) {
+        for pending in std::mem::take(&mut self.desk.pending) {
+            let (ipam, around) = self.council_parts(0);
+            match ipam.wish_state(pending.wish, &around) {
+                Some(WishState::Waiting { .. }) if pending.until > self.now => {
+                    self.desk.pending.push(pending);
+                }
+                Some(WishState::Waiting { needed, answered, silent, behind }) => {
+                    self.ipam.withdraw(pending.wish);
+                    self.ipam.give_up_proposal();
+                    let refusal =
+                        self.undecided(&pending.what, needed, &answered, (&silent, &behind));
+                    self.reply(pending.id, Err(refusal));
+                }
+                Some(WishState::Done) => {
+                    self.ipam.withdraw(pending.wish);
+                    self.acknowledge(pending.id, Ok(self.decided(&pending.what)));
+                }
+                None => {
+                    let text = "this host lost its place in the mesh meanwhile";
+                    let hint = "`meshctl status` tells how it stands";
+                    self.reply(pending.id, Err(Refusal::new(Code::Conflict, text, hint)));
+                }
+            }
+        }
+    }
+
+    fn decided(&self, what: &What) -> Reply {
+        match what {
+            What::Range => Reply::Done,
+            What::Remove { peers, addresses } => Reply::Removed(types::Removed {
+                peers: peers.iter().copied().collect(),
+                addresses: *addresses,
+                epoch: self.ipam.epoch().number,
+            }),
+        }
+    }
+
+    fn undecided(
+        &self,
+        what: &What,
+        needed: usize,
+        answered: &BTreeSet<PeerId>,
+        (silent, behind): (&BTreeSet<PeerId>, &BTreeSet<PeerId>),
+    ) -> Refusal {
+        let electors = self.ipam.electors();
+        let missing: BTreeSet<PeerId> = electors.difference(answered).copied().collect();
+        let mut why = Vec::new();
+        if answered.len() < needed {
+            let (have, all, names) = (answered.len(), electors.len(), self.names(&missing));
+            why.push(format!(
+                "{needed} of the {all} electors must agree and {have} did; not heard of: {names}"
+            ));
+        }
+        if !silent.is_empty() {
+            why.push(format!("not answered: {}", self.names(silent)));
+        }
+        if !behind.is_empty() {
+            why.push(format!("what these know has not arrived yet: {}", self.names(behind)));
+        }
+        let why = why.join("; ");
+        match what {
+            What::Range => Refusal::new(
+                Code::Timeout,
+                format!("the range was not added: {why}"),
+                "try again where a majority of the electors can be reached",
+            ),
+            What::Remove { peers, .. } => Refusal::new(
+                Code::Timeout,
+                format!("{} not removed: {why}", self.names(peers)),
+                "bring these back, or remove them together; --force removes without them, and gives \
+                 an address to two containers if one of them is alive and uses it",
+            ),
+        }
+    }
+
+    fn names(&self, peers: &BTreeSet<PeerId>) -> String {
+        let names: Vec<String> = peers.iter().map(|peer| self.router.name_of(*peer)).collect();
+        if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
+    }
+
+    /// Founding together is over as soon as there is a ring: it was agreed on, or the others had
+    /// founded the mesh before.
+    fn finish_founding(&mut self) {
+        if self.founding.is_none() || self.ipam.epoch().number == 0 {
+            return;
+        }
+        self.founding = None;
+        self.write_founding();
+        self.ipam.stop_founding();
+        let members = self.router.members().is_empty();
+        if !self.router.is_settled() && members && self.ipam.owns_anything(self.config.me) {
+            // The mesh is new: there is nothing that this host could have written and lost.
+            self.router.settle(self.now);
+        }
+    }
+
+    /// For whom the founding waits, while it does.
+    pub(super) fn founding_words(&self) -> Option<String> {
+        let (founders, answered) = self.ipam.founding()?;
+        let me = self.config.me;
+        let linked = self.router.links().map(|up| up.peer).chain([me]).collect::<BTreeSet<_>>();
+        let there = linked.union(&answered).count();
+        let others = usize::from(founders).saturating_sub(there);
+        let differing = self.ipam.differing_founders();
+        let differing = differing.iter().map(|(peer, theirs)| match theirs {
+            0 => format!("; {} founds no mesh", self.router.name_of(*peer)),
+            _ => format!("; {} was told {theirs} founders", self.router.name_of(*peer)),
+        });
+        let away = self.joining.as_ref().map_or_else(String::new, super::membership::Joining::why);
+        let text = format!("waiting for {others} of {founders} founders: {away}");
+        Some(text + &differing.collect::<String>())
+    }
+
+    /// Throws away what this host knows of the ring, and is told everything anew. Its containers
+    /// keep running with what they have.
+    fn start_over(&mut self, upheaval: Upheaval) {
+        if self.recalling {
+            return;
+        }
+        let why = match upheaval {
+            Upheaval::Removed => {
+                "this host was removed from the mesh while it was away: its blocks are others' now"
+                    .to_owned()
+            }
+            Upheaval::Tainted(peer) => format!(
+                "this host heard things of {} that were not known when it was removed",
+                self.router.name_of(peer)
+            ),
+        };
+        self.notice(true, format!("{why}; asking the others for the ring as it is"));
+        self.delete_ring();
+        self.ipam.reset_ring();
+        self.journal.forget_marks();
+        self.recall_again(why);
+    }
+
+    /// A peer knows later writes of this host than the host itself.
+    pub(super) fn is_behind(&mut self, peer: PeerId) {
+        if self.recalling || self.mesh.is_none() {
+            return;
+        }
+        let name = self.router.name_of(peer);
+        let why = format!(
+            "{name} knows later writes of this host than its own disk holds: an old disk was restored"
+        );
+        self.notice(true, format!("{why}; asking the others for what is missing"));
+        self.forget_remembering();
+        self.ipam.abstain();
+        self.recall_again(why);
+    }
+
+    fn recall_again(&mut self, why: String) {
+        self.remembers = false;
+        self.comparing = None;
+        self.recall_reason = Some(why);
+        self.router.unsettle();
+        self.begin_recall();
+    }
+
+    /// Before a host whose disk may be an old one serves, it lets its peers look.
+    pub(super) fn begin_comparing(&mut self, now: Time) {
+        if !self.config.trusted_disk && !self.config.serve_alone {
+            self.comparing = Some(Comparing { since: now, first: None });
+        }
+    }
+
+    fn compare(&mut self) {
+        let Some(comparing) = &mut self.comparing else { return };
+        let greeted = self.router.greeted();
+        if greeted > 0 {
+            comparing.first.get_or_insert(self.now);
+        }
+        let Comparing { since, first } = *comparing;
+        let others = self.standing_members().len().saturating_sub(1);
+        let over = match first {
+            Some(first) => greeted >= others || self.now.since(first) >= COMPARE_MORE,
+            None => others == 0 && self.now.since(since) >= COMPARE_ALONE,
+        };
+        if over {
+            self.comparing = None;
+        }
+    }
+
+    /// Why a host that may have an old disk does not serve yet.
+    pub(super) fn comparing_words(&self) -> Option<String> {
+        self.comparing?;
+        let mut others = self.standing_members();
+        others.remove(&self.config.me);
+        if others.is_empty() {
+            return Some("waiting a moment for peers that this host does not know of".to_owned());
+        }
+        Some(format!(
+            "after a restart of the machine its state is compared with a peer's first, in case an \
+             old disk was restored; waiting for one of: {} (or start with --serve-alone)",
+            self.names(&others)
+        ))
+    }
+
+    fn announce_epoch(&mut self) {
+        let epoch = self.ipam.epoch().number;
+        if epoch == self.desk.epoch {
+            return;
+        }
+        let known = self.desk.epoch > 0;
+        self.desk.epoch = epoch;
+        let electors = self.names(&self.ipam.electors());
+        if known {
+            self.notice(false, format!("decree {epoch} was made; electors: {electors}"));
+        }
+        self.replan();
     }
 }

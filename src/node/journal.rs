@@ -13,8 +13,9 @@ use super::event::{BatchId, Table, Write};
 /// Pause before a failed write is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Per kind of replica, the counter up to which own writes are in a batch.
-pub(super) type Marks = [u64; Kind::COUNT];
+/// Per kind of replica, the counter up to which own writes are in a batch; last, how many changes
+/// of the council's promises are.
+pub(super) type Marks = [u64; Kind::COUNT + 1];
 
 #[derive(Debug)]
 struct Pending {
@@ -115,7 +116,7 @@ impl Journal {
     /// ones.
     pub(super) fn forget_marks(&mut self) {
         for pending in self.pending.values_mut() {
-            pending.marks = [0; Kind::COUNT];
+            pending.marks = Marks::default();
         }
     }
 
@@ -137,14 +138,14 @@ mod tests {
     fn while_the_disk_fails_only_the_newest_write_of_a_key_is_kept() {
         let mut journal = Journal::default();
         journal.put(Table::Ring, vec![1], vec![0]);
-        let (batch, _) = journal.flush([0; 3]).unwrap();
+        let (batch, _) = journal.flush([0; 4]).unwrap();
         journal.failed(batch, "disk full".into(), Time::ZERO);
         for value in 1..100 {
             journal.put(Table::Ring, vec![1], vec![value]);
-            assert!(journal.flush([0; 3]).is_none());
+            assert!(journal.flush([0; 4]).is_none());
         }
         journal.timeout(Time::ZERO + RETRY_AFTER);
-        let (_, writes) = journal.flush([0; 3]).unwrap();
+        let (_, writes) = journal.flush([0; 4]).unwrap();
         assert_eq!(writes, [Write { table: Table::Ring, key: vec![1], value: Some(vec![99]) }]);
     }
 
@@ -153,17 +154,17 @@ mod tests {
         let mut journal = Journal::default();
         for key in 1..=3 {
             journal.put(Table::Ring, vec![key], vec![]);
-            journal.flush([0; 3]).unwrap();
+            journal.flush([0; 4]).unwrap();
         }
         assert!(journal.persisted(BatchId(1)).is_some());
         journal.put(Table::Ring, vec![4], vec![]);
         journal.failed(BatchId(2), "disk full".into(), Time::ZERO);
-        assert!(journal.flush([0; 3]).is_none(), "the disk rests");
+        assert!(journal.flush([0; 4]).is_none(), "the disk rests");
         assert_eq!(journal.failure(), Some("disk full"));
         journal.timeout(Time::ZERO + RETRY_AFTER);
-        let (batch, writes) = journal.flush([7; 3]).unwrap();
+        let (batch, writes) = journal.flush([7; 4]).unwrap();
         assert_eq!((batch, keys(&writes)), (BatchId(4), vec![2, 3, 4]));
-        assert_eq!(journal.persisted(batch), Some([7; 3]));
+        assert_eq!(journal.persisted(batch), Some([7; 4]));
         assert_eq!(journal.failure(), None);
     }
 }

@@ -3,8 +3,9 @@
 //! Interrupted anywhere, nothing is lost: the blocks are ours until the grant is durable, and the
 //! heir's from then on.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
+use mesh_ipam::council::{DECREE, WishId};
 use mesh_router::{PeerId, Router, Time, member::Info};
 
 use super::{
@@ -13,6 +14,9 @@ use super::{
     event::{Output, RequestId},
     request::{Code, Refusal, Reply},
 };
+
+/// How long the others may take to agree that this host votes no more.
+const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A leave that is under way.
 #[derive(Debug)]
@@ -29,6 +33,11 @@ enum LeavingStage {
     /// The kernel is removing the rest, this host's own addresses included: others must not hold
     /// them before.
     Clearing { done: bool },
+    /// This host votes no more: the others must not wait for it. It goes even if they do not agree
+    /// in time.
+    Resigning { wish: WishId, until: Time },
+    /// An heir is looked for.
+    Parting,
     /// All blocks were granted to the heir, who has yet to say that it has them on disk.
     Handing { heir: PeerId, counter: u64, ask_at: Time },
 }
@@ -37,6 +46,7 @@ impl Leaving {
     pub(super) fn poll_timeout(&self) -> Time {
         match self.stage {
             LeavingStage::Handing { ask_at, .. } => self.until.min(ask_at),
+            LeavingStage::Resigning { until, .. } => self.until.min(until),
             _ => self.until,
         }
     }
@@ -74,7 +84,12 @@ impl Node {
             LeavingStage::Emptying if self.slots.keys().all(|of| *of == gateway_holder()) => {
                 self.clear_kernel();
             }
-            LeavingStage::Clearing { done: true } if self.slots.is_empty() => self.hand_over(),
+            LeavingStage::Clearing { done: true } if self.slots.is_empty() => self.resign(),
+            LeavingStage::Resigning { wish, until } if self.has_resigned() || until <= self.now => {
+                self.ipam.withdraw(wish);
+                self.part();
+            }
+            LeavingStage::Parting => self.hand_over(),
             LeavingStage::Handing { heir, counter, ask_at } if ask_at <= self.now => {
                 self.ask_heir(heir, counter);
             }
@@ -87,7 +102,7 @@ impl Node {
                 LeavingStage::Handing { heir, .. } => {
                     format!("{} has not confirmed our blocks in time", self.router.name_of(heir))
                 }
-                LeavingStage::Clearing { done: true } => {
+                LeavingStage::Parting | LeavingStage::Clearing { done: true } => {
                     "no peer could be reached to take our blocks over".to_owned()
                 }
                 _ => "the containers' links were not removed in time".to_owned(),
@@ -124,10 +139,32 @@ impl Node {
         }
     }
 
+    fn resign(&mut self) {
+        let others = self.standing_members().len() > 1;
+        if self.has_resigned() || !others {
+            return self.part();
+        }
+        let wish = self.ipam.wish_resignation();
+        let until = self.now + RESIGN_PATIENCE;
+        if let Some(leaving) = &mut self.leaving {
+            leaving.stage = LeavingStage::Resigning { wish, until };
+        }
+    }
+
+    fn part(&mut self) {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.stage = LeavingStage::Parting;
+        }
+        self.hand_over();
+    }
+
+    fn has_resigned(&self) -> bool {
+        !self.ipam.electors().contains(&self.config.me)
+    }
+
     /// Gives all blocks to the reachable peer with the smallest id; without one the mesh ends here.
     fn hand_over(&mut self) {
-        let present: BTreeSet<PeerId> =
-            mesh_router::member::present(self.router.members()).map(|(peer, _)| peer).collect();
+        let present = self.standing_members();
         let heir = self.router.paths().keys().find(|peer| present.contains(peer)).copied();
         let others = present.len() > 1;
         match heir {
@@ -155,7 +192,8 @@ impl Node {
             leaving.stage = LeavingStage::Handing { heir, counter, ask_at };
         }
         if self.ipam.store().durable_counter() >= counter {
-            self.send_to_peer(heir, &super::peers::PeerMessage::HandOver { counter });
+            let decreed = self.ipam.store().vector().get(&DECREE);
+            self.send_to_peer(heir, &super::peers::PeerMessage::HandOver { counter, decreed });
         }
     }
 
@@ -208,6 +246,11 @@ impl Node {
         self.mesh = None;
         self.recalling = false;
         self.remembers = false;
+        self.founding = None;
+        self.desk = super::council::Desk::default();
+        self.comparing = None;
+        self.recall_reason = None;
+        self.promises_written = 0;
         self.describe_due = true;
         self.router = Router::new(self.config.me, self.config.seed ^ self.now.as_micros());
         self.ipam = mesh_ipam::Ipam::new(self.config.me);

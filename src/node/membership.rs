@@ -61,8 +61,10 @@ impl Node {
         self.outputs.push_back(Output::Membership(Some(credentials)));
         if self.remembers {
             self.router.settle(now);
+            self.begin_comparing(now);
         } else {
             self.begin_recall();
+            self.resume_founding();
         }
         self.outputs.extend(self.zone.snapshot().map(Output::Zone));
         self.replan();
@@ -87,6 +89,10 @@ impl Node {
             self.router.members_mut().end_recall(wrote);
             self.ipam.store_mut().end_recall(wrote);
             self.zone.store_mut().end_recall(wrote);
+            if wrote {
+                self.ipam.abstain();
+            }
+            self.recall_reason = None;
             if self.left.take().is_some() {
                 self.dns_remove_all();
                 self.write_left();
@@ -94,6 +100,7 @@ impl Node {
             self.remember();
             self.ipam.refresh();
             self.forget_lost_names();
+            self.tell_names_again();
         } else {
             self.router.unsettle();
         }
@@ -116,7 +123,7 @@ impl Node {
         self.write_remembers();
     }
 
-    fn begin_recall(&mut self) {
+    pub(super) fn begin_recall(&mut self) {
         self.recalling = true;
         self.router.members_mut().begin_recall();
         self.ipam.store_mut().begin_recall();
@@ -129,12 +136,9 @@ impl Node {
         ranges: &[IpNetwork],
     ) -> Result<Reply, Refusal> {
         self.check_outside()?;
-        let ranges = complete_ranges(ranges, credentials.mesh)?;
-        for range in &ranges {
-            self.check_host_routes(range)?;
-        }
+        let ranges = self.checked_ranges(ranges, credentials.mesh)?;
         let blocks: Vec<Block> = ranges.iter().map(|range| Block::from(*range)).collect();
-        self.ipam.found(&blocks).map_err(|error| {
+        self.ipam.found_leased(&blocks, self.lease_seconds()).map_err(|error| {
             Refusal::new(Code::Invalid, error.to_string(), "give other ranges with --range")
         })?;
         self.router.settle(self.now);
@@ -142,6 +146,19 @@ impl Node {
         self.enter(credentials.clone());
         self.notice(false, format!("founded mesh {}", credentials.mesh));
         Ok(Reply::Joined(types::Joined { mesh_id: credentials.mesh, ranges }))
+    }
+
+    /// The ranges of a mesh that is to be founded.
+    pub(super) fn checked_ranges(
+        &self,
+        ranges: &[IpNetwork],
+        mesh: MeshId,
+    ) -> Result<Vec<IpNetwork>, Refusal> {
+        let ranges = complete_ranges(ranges, mesh)?;
+        for range in &ranges {
+            self.check_host_routes(range)?;
+        }
+        Ok(ranges)
     }
 
     pub(super) fn join(
@@ -174,7 +191,7 @@ impl Node {
         self.outputs.push_back(Output::Membership(Some(credentials)));
     }
 
-    fn check_outside(&self) -> Result<(), Refusal> {
+    pub(super) fn check_outside(&self) -> Result<(), Refusal> {
         let Some(mesh) = &self.mesh else { return Ok(()) };
         Err(Refusal::new(
             Code::Conflict,
@@ -184,7 +201,7 @@ impl Node {
     }
 
     /// A range must not cover what the host reaches elsewhere: its traffic would be stolen.
-    fn check_host_routes(&self, range: &IpNetwork) -> Result<(), Refusal> {
+    pub(super) fn check_host_routes(&self, range: &IpNetwork) -> Result<(), Refusal> {
         let routes = self.underlay.as_ref().map_or(&[][..], |underlay| &underlay.routes);
         match routes.iter().find(|route| overlap(range, route)) {
             None => Ok(()),
@@ -282,6 +299,20 @@ impl Node {
         }
     }
 
+    /// Names of containers that others were told to forget: this host was removed, and is back.
+    fn tell_names_again(&mut self) {
+        let records: Vec<_> = self.slots.values().filter(|slot| slot.stood).collect();
+        let records: Vec<_> = records.iter().map(|slot| slot.record.clone()).collect();
+        for record in records {
+            let holder = super::attaching::zone_holder(&record.holder);
+            for name in &record.names {
+                if let Err(error) = self.zone.put(name, &holder, record.addresses.clone()) {
+                    self.notice(true, format!("{name} cannot be told again: {error}"));
+                }
+            }
+        }
+    }
+
     fn progress_joining(&mut self) {
         let Some(joining) = &self.joining else { return };
         let id = joining.id;
@@ -339,10 +370,9 @@ impl Node {
             return Some("it is leaving the mesh".to_owned());
         }
         if !self.router.is_settled() {
-            let why = self.joining.as_ref().map_or_else(
-                || "waiting for a peer that tells what was lost here".to_owned(),
-                |joining| format!("waiting for a host of the mesh: {}", joining.why()),
-            );
+            return Some(self.unsettled_words());
+        }
+        if let Some(why) = self.unsure_because() {
             return Some(why);
         }
         let gateway = self.slots.get(&gateway_holder());
@@ -353,6 +383,23 @@ impl Node {
             return Some("the state is being written".to_owned());
         }
         (!self.programmed).then(|| "the kernel is being set up".to_owned())
+    }
+
+    fn unsettled_words(&self) -> String {
+        if let Some(why) = self.founding_words() {
+            return why;
+        }
+        match (&self.joining, &self.recall_reason) {
+            (Some(joining), _) => format!("waiting for a host of the mesh: {}", joining.why()),
+            (None, Some(why)) => format!("{why}; waiting for a peer that tells the rest"),
+            (None, None) => "waiting for a peer that tells what was lost here".to_owned(),
+        }
+    }
+
+    /// Why no address may be given away, neither to containers nor to peers, although there are
+    /// some: what this host believes to own may be somebody else's by now.
+    pub(super) fn unsure_because(&self) -> Option<String> {
+        self.comparing_words().or_else(|| self.lease_lost())
     }
 
     /// Whom this host asked for space, in words; empty when it waits for nobody.
@@ -381,27 +428,34 @@ impl Node {
     }
 }
 
+/// Whether a range can be a mesh's at all.
+pub(super) fn check_range(range: &IpNetwork) -> Result<(), Refusal> {
+    let invalid = |text: String, hint: &str| Err(Refusal::new(Code::Invalid, text, hint));
+    if range.ip() != range.network() {
+        let hint = format!("did you mean {}/{}?", range.network(), range.prefix());
+        return invalid(format!("{range} has host bits"), &hint);
+    }
+    let lengths = if range.is_ipv4() { IPV4_LENGTHS } else { IPV6_LENGTHS };
+    if !lengths.contains(&range.prefix()) {
+        let (least, most) = (lengths.start(), lengths.end());
+        let hint = format!("use a prefix from /{least} to /{most}");
+        return invalid(format!("{range} is too large or too small"), &hint);
+    }
+    let ip = range.ip();
+    if ip.is_multicast() || ip.is_loopback() || ip.is_unspecified() {
+        return invalid(format!("{range} cannot be used for hosts"), "use a private range");
+    }
+    Ok(())
+}
+
 /// The given ranges with the default for each family that is not among them.
 fn complete_ranges(given: &[IpNetwork], mesh: MeshId) -> Result<Vec<IpNetwork>, Refusal> {
     let invalid = |text: String, hint: &str| Err(Refusal::new(Code::Invalid, text, hint));
     let mut ranges = Vec::new();
     for range in given {
-        if range.ip() != range.network() {
-            let hint = format!("did you mean {}/{}?", range.network(), range.prefix());
-            return invalid(format!("{range} has host bits"), &hint);
-        }
-        let lengths = if range.is_ipv4() { IPV4_LENGTHS } else { IPV6_LENGTHS };
-        if !lengths.contains(&range.prefix()) {
-            let (least, most) = (lengths.start(), lengths.end());
-            let hint = format!("use a prefix from /{least} to /{most}");
-            return invalid(format!("{range} is too large or too small"), &hint);
-        }
+        check_range(range)?;
         if ranges.iter().any(|other: &IpNetwork| other.is_ipv4() == range.is_ipv4()) {
             return invalid(format!("{range} is a second range of its family"), "give one each");
-        }
-        let ip = range.ip();
-        if ip.is_multicast() || ip.is_loopback() || ip.is_unspecified() {
-            return invalid(format!("{range} cannot be used for hosts"), "use a private range");
         }
         ranges.push(*range);
     }

@@ -77,6 +77,12 @@ pub struct NodeConfig {
     pub mtu_bytes: Option<u32>,
     /// Version of the program, for status.
     pub version: String,
+    /// The lease of a mesh that this host founds.
+    pub lease: Option<Duration>,
+    /// Serve although no peer has confirmed that the disk is not an old one.
+    pub serve_alone: bool,
+    /// The disk is for sure as this host's last run left it: it was not exchanged meanwhile.
+    pub trusted_disk: bool,
 }
 
 /// Requests that wait until the host is ready, each until its time.
@@ -102,6 +108,15 @@ pub struct Node {
     left: Option<(MeshId, u64)>,
     /// What this host says of itself may have changed.
     describe_due: bool,
+    /// The mesh is being founded together with others.
+    founding: Option<council::Founding>,
+    desk: council::Desk,
+    /// Its disk may be an old one: it serves once a peer has looked.
+    comparing: Option<council::Comparing>,
+    /// Why it is told again what it once wrote, if that was not a lost disk.
+    recall_reason: Option<String>,
+    /// How many changes of the council's promises were handed to the disk.
+    promises_written: u64,
     slots: BTreeMap<Holder, Slot>,
     /// The holders whose slot is in `Waiting`.
     waiting: BTreeSet<Holder>,
@@ -146,6 +161,11 @@ impl Node {
             remembers: false,
             left: None,
             describe_due: true,
+            founding: None,
+            desk: council::Desk::default(),
+            comparing: None,
+            recall_reason: None,
+            promises_written: 0,
             slots: BTreeMap::new(),
             waiting: BTreeSet::new(),
             storing: BTreeMap::new(),
@@ -224,6 +244,7 @@ impl Node {
             .chain(self.away.values().filter_map(peers::Away::poll_timeout))
             .chain(self.joining.as_ref().and_then(Joining::poll_timeout))
             .chain(self.leaving.as_ref().map(Leaving::poll_timeout))
+            .chain(self.council_timeout())
             .min()
     }
 
@@ -256,6 +277,7 @@ impl Node {
         self.end_recall();
         self.router.timeout(&replicas(&mut self.ipam, &mut self.zone), now);
         self.deliver();
+        self.progress_council();
         self.progress_membership();
         self.review_peers();
         self.keep_gateway();
@@ -263,6 +285,7 @@ impl Node {
         self.progress_queue();
         self.ask_for_space();
         self.collect_tombstones();
+        self.write_promises();
         self.absorb_changes();
         self.flush();
         self.pump();
@@ -290,6 +313,7 @@ impl Node {
         while let Some(effect) = self.router.poll_effect() {
             match effect {
                 Effect::Deliver { from, payload } => self.on_peer_message(from, &payload),
+                Effect::Behind { peer } => self.is_behind(peer),
                 other => others.push(other),
             }
         }
@@ -314,6 +338,7 @@ impl Node {
                 self.on_peer_message(from, &payload);
                 return;
             }
+            Effect::Behind { peer } => return self.is_behind(peer),
         });
     }
 
@@ -322,6 +347,7 @@ impl Node {
             self.router.members().own_counter(),
             self.ipam.store().own_counter(),
             self.zone.store().own_counter(),
+            self.ipam.promises().0,
         ];
         if let Some((batch, writes)) = self.journal.flush(marks) {
             self.outputs.push_back(Output::Persist { batch, writes });
@@ -330,7 +356,8 @@ impl Node {
     }
 
     fn persisted(&mut self, batch: BatchId) {
-        let Some([members, ring, zone]) = self.journal.persisted(batch) else { return };
+        let Some([members, ring, zone, promises]) = self.journal.persisted(batch) else { return };
+        self.ipam.promises_durable(promises);
         self.router.members_mut().mark_durable(members);
         self.ipam.store_mut().mark_durable(ring);
         self.zone.store_mut().mark_durable(zone);

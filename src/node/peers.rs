@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use mesh_ipam::SpaceMessage;
+use mesh_ipam::{
+    SpaceMessage,
+    council::{DECREE, message::CouncilMessage},
+};
 use mesh_router::{Kind, PeerId, Time, codec, member};
 use serde::{Deserialize, Serialize};
 
@@ -26,10 +29,14 @@ const COLLECT_EVERY: Duration = Duration::from_secs(1);
 pub(super) enum PeerMessage {
     /// About space in the ring.
     Space(SpaceMessage),
+    /// About what is decided together.
+    Council(CouncilMessage),
     /// The sender leaves: does the receiver have its ring entries up to here on disk?
     HandOver {
         /// Own counter of the sender.
         counter: u64,
+        /// And the decrees up to here.
+        decreed: u64,
     },
     /// Yes.
     TakenOver {
@@ -58,9 +65,12 @@ impl Node {
             // Who is still being told what it once wrote can give nothing away, nor who does not
             // know yet that no link from before a restart holds an address. It is asked again.
             Ok(PeerMessage::Space(SpaceMessage::Request(_)))
-                if self.recalling || !self.programmed => {}
+                if self.recalling || !self.programmed || self.unsure_because().is_some() => {}
             Ok(PeerMessage::Space(message)) => self.ipam.handle_message(from, message, self.now),
-            Ok(PeerMessage::HandOver { counter }) => self.confirm_hand_over(from, counter),
+            Ok(PeerMessage::Council(message)) => self.on_council(from, message),
+            Ok(PeerMessage::HandOver { counter, decreed }) => {
+                self.confirm_hand_over(from, counter, decreed);
+            }
             Ok(PeerMessage::TakenOver { counter }) => self.taken_over(from, counter),
             Err(error) => {
                 let name = self.router.name_of(from);
@@ -70,10 +80,11 @@ impl Node {
     }
 
     /// Answers only when the entries are on this host's disk; the sender asks again until then.
-    fn confirm_hand_over(&mut self, from: PeerId, counter: u64) {
+    fn confirm_hand_over(&mut self, from: PeerId, counter: u64, decreed: u64) {
+        let seen = self.ipam.store().vector();
+        let has = seen.get(&from) >= counter && seen.get(&DECREE) >= decreed;
         // Who leaves itself would take these blocks with it: it hands them on first.
-        let has = self.ipam.store().vector().get(&from) >= counter && !self.is_leaving();
-        if has && self.journal.is_idle() {
+        if has && !self.is_leaving() && self.journal.is_idle() {
             self.send_to_peer(from, &PeerMessage::TakenOver { counter });
         }
     }
@@ -126,6 +137,12 @@ impl Node {
         }
     }
 
+    /// Members that were not reached for at least so long.
+    pub(super) fn away_longer_than(&self, span: Duration) -> BTreeSet<PeerId> {
+        let long = self.away.iter().filter(|(_, away)| self.now.since(away.since) >= span);
+        long.map(|(peer, _)| *peer).collect()
+    }
+
     fn show(&mut self, peer: PeerId, visible: bool) {
         let change = if visible { self.zone.show(peer) } else { self.zone.hide(peer) };
         self.outputs.extend(change.map(Output::Zone));
@@ -139,7 +156,7 @@ impl Node {
             return;
         }
         self.collect_at = self.now + COLLECT_EVERY;
-        let present = member::present(self.router.members()).count();
+        let present = self.standing_members().len();
         let seen = if present <= 1 {
             Some(self.zone.store().durable_counter())
         } else if self.router.links().count() + 1 >= present {
@@ -161,7 +178,7 @@ impl Node {
             Some(types::Peer {
                 id,
                 name: info.name.clone(),
-                state: if info.left { "left".to_owned() } else { self.state_of(id).to_owned() },
+                state: if info.left { "left" } else { self.state_of(id) }.to_owned(),
                 addresses: info.endpoints.clone(),
                 owned: self.ipam.owned_by(id),
             })
@@ -170,6 +187,9 @@ impl Node {
     }
 
     pub(super) fn state_of(&self, peer: PeerId) -> &'static str {
+        if self.ipam.is_removed(peer) {
+            return "removed";
+        }
         match self.away.get(&peer) {
             None => "alive",
             Some(away) if self.now.since(away.since) < UNREACHABLE_AFTER => "suspect",

@@ -5,6 +5,8 @@
 //!  mesh         "credentials"               mesh id and secret
 //!               "remembers"                 (); there once all own writes are known
 //!               "left"                      mesh that was left, own counter in its ring
+//!               "council"                   what was promised about the next decree
+//!               "founding"                  how many hosts found the mesh, and its ranges
 //!  targets      socket address              ()
 //!  members/…    the register's key          dot, value
 //!  ring/zone
@@ -31,6 +33,8 @@ use super::{
 const CREDENTIALS: &[u8] = b"credentials";
 const REMEMBERS: &[u8] = b"remembers";
 const LEFT: &[u8] = b"left";
+const COUNCIL: &[u8] = b"council";
+const FOUNDING: &[u8] = b"founding";
 
 impl Node {
     pub(super) fn restore_row(&mut self, row: Row) -> Result<(), String> {
@@ -38,6 +42,8 @@ impl Node {
             Table::Mesh if row.key == CREDENTIALS => self.mesh = Some(value(&row)?),
             Table::Mesh if row.key == REMEMBERS => self.remembers = true,
             Table::Mesh if row.key == LEFT => self.left = Some(value(&row)?),
+            Table::Mesh if row.key == COUNCIL => self.ipam.restore_promises(value(&row)?),
+            Table::Mesh if row.key == FOUNDING => self.founding = Some(value(&row)?),
             // Written by a later version: not ours to judge.
             Table::Mesh => {}
             Table::Targets => self.router.add_target(key::<SocketAddr>(&row)?),
@@ -80,6 +86,34 @@ impl Node {
         }
     }
 
+    pub(super) fn write_founding(&mut self) {
+        match &self.founding {
+            Some(founding) => {
+                self.journal.put(Table::Mesh, FOUNDING.to_vec(), encode(founding));
+            }
+            None => self.journal.delete(Table::Mesh, FOUNDING.to_vec()),
+        }
+    }
+
+    /// Writes what the council promised, if that has changed.
+    pub(super) fn write_promises(&mut self) {
+        let (changes, promises) = self.ipam.promises();
+        if changes != self.promises_written {
+            self.promises_written = changes;
+            self.journal.put(Table::Mesh, COUNCIL.to_vec(), encode(promises));
+        }
+    }
+
+    /// The ring's rows go, and the host is told everything anew, also after a restart.
+    pub(super) fn delete_ring(&mut self) {
+        self.journal.delete(Table::Mesh, REMEMBERS.to_vec());
+        delete_store(&mut self.journal, Table::Ring, Kind::Ring, self.ipam.store());
+    }
+
+    pub(super) fn forget_remembering(&mut self) {
+        self.journal.delete(Table::Mesh, REMEMBERS.to_vec());
+    }
+
     pub(super) fn write_target(&mut self, target: SocketAddr, there: bool) {
         if there {
             self.journal.put(Table::Targets, encode(&target), Vec::new());
@@ -99,7 +133,9 @@ impl Node {
     /// Deletes all that makes this host a member.
     pub(super) fn delete_everything(&mut self) {
         self.journal.delete(Table::Mesh, CREDENTIALS.to_vec());
-        self.journal.delete(Table::Mesh, REMEMBERS.to_vec());
+        for row in [REMEMBERS, COUNCIL, FOUNDING] {
+            self.journal.delete(Table::Mesh, row.to_vec());
+        }
         let targets: Vec<SocketAddr> = self.router.targets().map(|(address, _)| address).collect();
         for target in targets {
             self.write_target(target, false);

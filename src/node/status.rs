@@ -140,11 +140,27 @@ impl Node {
             allocated: held.map(|slot| slot.record.addresses.len()).sum(),
             ring_entries: self.ipam.entries(),
             conflicts: self.conflicts(),
+            epoch: self.ipam.epoch().number,
+            electors: self
+                .ipam
+                .electors()
+                .into_iter()
+                .map(|peer| self.router.name_of(peer))
+                .collect(),
+            lease: self.lease_words(),
         }
     }
 
     fn conflicts(&self) -> Vec<String> {
         let words = |conflict: &mesh_ipam::Conflict| {
+            if let Some((peer, holder)) = &conflict.elsewhere {
+                return format!(
+                    "{} is held here by {} and on {} by {holder}: stop one of them",
+                    conflict.address,
+                    conflict.holder,
+                    self.router.name_of(*peer)
+                );
+            }
             let owner = match conflict.owner {
                 Owner::Peer(peer) => format!("belongs to {}", self.router.name_of(peer)),
                 Owner::Unknown { ask } => format!("is known to {}", self.router.name_of(ask)),

@@ -34,6 +34,9 @@ fn config() -> NodeConfig {
         data_port: 4789,
         mtu_bytes: None,
         version: "test".into(),
+        lease: None,
+        serve_alone: false,
+        trusted_disk: true,
     }
 }
 

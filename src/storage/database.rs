@@ -5,6 +5,7 @@
 //! page's checksum is verified, because a wrong address map is worse than an empty one.
 
 use std::{
+    cell::Cell,
     fs::{self, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
@@ -17,6 +18,7 @@ use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use super::{
     StorageError,
     dir::{FILE_MODE, remove_if_there, rename},
+    marker::Mark,
 };
 use crate::node::event::{Row, Table, Write};
 
@@ -29,6 +31,9 @@ const CACHE_BYTES: usize = 4 << 20;
 /// The layout of tables, keys and values. Raised when an older meshd could not read it.
 const SCHEMA: u64 = 1;
 const SCHEMA_KEY: &str = "schema";
+/// A random number that tells this file from others, and how often it was written.
+const FILE_KEY: &str = "file";
+const COMMITS_KEY: &str = "commits";
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -48,6 +53,7 @@ enum Failure {
 pub(super) struct Database {
     redb: redb::Database,
     path: PathBuf,
+    mark: Cell<Mark>,
 }
 
 impl Database {
@@ -80,8 +86,13 @@ impl Database {
 
     /// Opens the same file again after a failure, which redb wants.
     pub(super) fn reopen(path: &Path) -> Result<Self, String> {
+        let open = |database: Self| {
+            let mark = database.read_mark().map_err(|error| error.to_string())?;
+            database.mark.set(mark);
+            Ok(database)
+        };
         match Self::open(path) {
-            Ok(database) => Ok(database),
+            Ok(database) => open(database),
             Err(Failure::Damaged(reason)) => {
                 Err(format!("{} is damaged: {reason}", path.display()))
             }
@@ -106,7 +117,10 @@ impl Database {
         let database = Self::open(&fresh).map_err(failed)?;
         let create = || -> Result<(), redb::Error> {
             let transaction = database.redb.begin_write()?;
-            transaction.open_table(META)?.insert(SCHEMA_KEY, SCHEMA)?;
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(SCHEMA_KEY, SCHEMA)?;
+            meta.insert(FILE_KEY, rand::random::<u64>())?;
+            drop(meta);
             for table in Table::ALL {
                 transaction.open_table(definition(table))?;
             }
@@ -114,7 +128,8 @@ impl Database {
         };
         create().map_err(|error| failed(sort_out(path, error)))?;
         rename(&fresh, path).map_err(StorageError::io("make", path))?;
-        Ok(Self { path: path.to_owned(), ..database })
+        let mark = database.read_mark().map_err(|error| failed(sort_out(path, error)))?;
+        Ok(Self { path: path.to_owned(), mark: Cell::new(mark), ..database })
     }
 
     fn open(path: &Path) -> Result<Self, Failure> {
@@ -130,7 +145,8 @@ impl Database {
             .set_cache_size(CACHE_BYTES)
             .create_file(file)
             .map_err(|error| sort_out(path, error.into()))?;
-        Ok(Self { redb, path: path.to_owned() })
+        let mark = Cell::new(Mark { file: 0, commits: 0 });
+        Ok(Self { redb, path: path.to_owned(), mark })
     }
 
     fn open_and_read(path: &Path) -> Result<(Self, Vec<Row>), Failure> {
@@ -157,12 +173,25 @@ impl Database {
             _ => return Err(Failure::Damaged("it has no valid schema version".to_owned())),
         }
         let rows = database.rows().map_err(|error| sort_out(path, error))?;
+        let mark = database.read_mark().map_err(|error| sort_out(path, error))?;
+        database.mark.set(mark);
         Ok((database, rows))
     }
 
     fn schema(&self) -> Result<Option<u64>, redb::Error> {
         let table = self.redb.begin_read()?.open_table(META)?;
         Ok(table.get(SCHEMA_KEY)?.map(|value| value.value()))
+    }
+
+    /// Which commit of which file was the last.
+    pub(super) fn mark(&self) -> Mark {
+        self.mark.get()
+    }
+
+    fn read_mark(&self) -> Result<Mark, redb::Error> {
+        let table = self.redb.begin_read()?.open_table(META)?;
+        let number = |key| Ok::<_, redb::Error>(table.get(key)?.map_or(0, |value| value.value()));
+        Ok(Mark { file: number(FILE_KEY)?, commits: number(COMMITS_KEY)? })
     }
 
     fn rows(&self) -> Result<Vec<Row>, redb::Error> {
@@ -192,7 +221,11 @@ impl Database {
                 tables.apply(&transaction, write, undo)?;
             }
         }
-        Ok(transaction.commit()?)
+        let mark = Mark { commits: self.mark.get().commits + 1, ..self.mark.get() };
+        transaction.open_table(META)?.insert(COMMITS_KEY, mark.commits)?;
+        transaction.commit()?;
+        self.mark.set(mark);
+        Ok(())
     }
 }
 

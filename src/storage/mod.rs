@@ -6,7 +6,7 @@
 //! keeps its state in memory.
 //!
 //! * [`dir`]: the state directory, its lock, and files that are replaced as a whole;
-//!   `database`: the redb file; `writer`: the thread.
+//!   `database`: the redb file; `writer`: the thread; `marker`: whether the disk is the last run's.
 //!
 //! Deliberately absent: any knowledge of what keys and values mean, and any read after the start.
 //!
@@ -28,12 +28,14 @@ use crate::node::event::{BatchId, Input, Row, Write};
 
 mod database;
 pub mod dir;
+mod marker;
 #[cfg(test)]
 pub(crate) mod scratch;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+use marker::Marker;
 use writer::{Job, Writer};
 
 /// Why the state could not be opened. Nothing has been changed, except where a variant says so.
@@ -117,6 +119,8 @@ pub struct Opened {
     pub rows: Vec<Row>,
     /// A damaged file was moved aside and the state is empty: a line for the log.
     pub recovered: Option<String>,
+    /// The disk is as the last run left it: it is new, or a mark outside of it says so.
+    pub trusted: bool,
 }
 
 /// The way to the writing thread. Dropping it flushes, as [`Storage::shutdown`] does.
@@ -131,26 +135,31 @@ pub struct Storage {
 impl Storage {
     /// Locks and reads the state directory (made with mode 0700 if absent) and starts the thread,
     /// which reports [`Input::Persisted`] and [`Input::PersistFailed`] to `inputs`. Blocks on the
-    /// disk.
+    /// disk. `marker` is a file on a file system that is empty after the machine's start.
     ///
     /// # Errors
     /// See [`StorageError`]. A damaged file is not an error: see [`Opened::recovered`].
     pub fn open(
         state_dir: &Path,
+        marker: Option<&Path>,
         inputs: tokio::sync::mpsc::Sender<Input>,
     ) -> Result<Opened, StorageError> {
         dir::prepare(state_dir)?;
         let lock = dir::Lock::take(state_dir)?;
         let (database, rows, recovered) = database::Database::open_or_recover(state_dir)?;
+        let (marker, last) = Marker::open(marker);
+        let mark = database.mark();
+        let same = last.is_some_and(|last| last.file == mark.file && last.commits <= mark.commits);
+        let trusted = rows.is_empty() || same;
         let (jobs, queue) = mpsc::channel();
         let closing = Arc::new(AtomicBool::new(false));
-        let writer = Writer::new(database, queue, inputs, Arc::clone(&closing));
+        let writer = Writer::new((database, marker), queue, inputs, Arc::clone(&closing));
         let thread = std::thread::Builder::new()
             .name("storage".to_owned())
             .spawn(move || writer.run())
             .map_err(StorageError::io("start a thread for", state_dir))?;
         let storage = Self { jobs: Some(jobs), closing, thread: Some(thread), _lock: lock };
-        Ok(Opened { storage, rows, recovered })
+        Ok(Opened { storage, rows, recovered, trusted })
     }
 
     /// Queues a batch; never blocks. It becomes durable after all earlier ones, or fails.

@@ -17,11 +17,11 @@ const CHILD_DIR: &str = "MESHWORK_TEST_STATE_DIR";
 
 fn open(dir: &Path) -> (Opened, Receiver<Input>) {
     let (inputs, receiver) = channel(1024);
-    (Storage::open(dir, inputs).unwrap(), receiver)
+    (Storage::open(dir, None, inputs).unwrap(), receiver)
 }
 
 fn refused(dir: &Path) -> StorageError {
-    Storage::open(dir, channel(1).0).unwrap_err()
+    Storage::open(dir, None, channel(1).0).unwrap_err()
 }
 
 fn put(key: u64, value: &[u8]) -> Write {
@@ -83,7 +83,7 @@ fn what_was_persisted_is_there_after_the_next_start() {
 fn a_stop_writes_what_waits_even_when_nobody_reads_the_reports() {
     let scratch = Scratch::new();
     let (inputs, _receiver) = channel(1);
-    let opened = Storage::open(scratch.path(), inputs).unwrap();
+    let opened = Storage::open(scratch.path(), None, inputs).unwrap();
     for key in 0..5000 {
         opened.storage.persist(BatchId(key), vec![put(key, b"x")]);
     }
@@ -345,7 +345,7 @@ fn fill_the_disk(dir: &Path) {
     fill(&ballast);
     let error = refused(&dir.join("fresh")).to_string();
     assert!(error.contains("fresh") && error.contains("free some space"), "{error}");
-    match Storage::open(&state, channel(1).0) {
+    match Storage::open(&state, None, channel(1).0) {
         Ok(opened) => assert_eq!(opened.rows.len(), model.len()),
         Err(error) => assert!(error.to_string().contains("free some space"), "{error}"),
     }

@@ -25,7 +25,7 @@ use std::{
 
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
-use super::database::Database;
+use super::{database::Database, marker::Marker};
 use crate::node::event::{BatchId, Input, Write};
 
 /// The most writes in one transaction. Chosen: about 10 ms of work, and a bound on memory.
@@ -62,6 +62,7 @@ enum State {
 pub(super) struct Writer {
     state: State,
     path: PathBuf,
+    marker: Marker,
     /// How many batches the last commit held.
     last_group: usize,
     queue: mpsc::Receiver<Job>,
@@ -71,13 +72,14 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(
-        database: Database,
+        (database, marker): (Database, Marker),
         queue: mpsc::Receiver<Job>,
         inputs: Sender<Input>,
         closing: Arc<AtomicBool>,
     ) -> Self {
         let path = database.path().to_owned();
-        Self { state: State::Writing(database), path, last_group: 0, queue, inputs, closing }
+        let state = State::Writing(database);
+        Self { state, path, marker, last_group: 0, queue, inputs, closing }
     }
 
     /// Runs until the queue is closed and empty; then the file is closed.
@@ -174,7 +176,9 @@ impl Writer {
         let result = catch_unwind(AssertUnwindSafe(|| database.commit(writes, &mut undo)))
             .map_err(|_| "redb gave up on it".to_owned())
             .and_then(|result| result.map_err(|error| error.to_string()));
-        if result.is_err() {
+        if result.is_ok() {
+            self.marker.note(database.mark());
+        } else {
             // Closes the file, too: redb refuses to go on with one that had an error.
             self.state = State::Failed { undo, dropping: true };
         }
@@ -227,7 +231,8 @@ mod tests {
         let (inputs, mut reports) = tokio::sync::mpsc::channel(8);
         let state = State::Failed { undo, dropping: true };
         let closing = Arc::new(AtomicBool::new(false));
-        let writer = Writer { state, path, last_group: 0, queue, inputs, closing };
+        let marker = Marker::open(None).0;
+        let writer = Writer { state, path, marker, last_group: 0, queue, inputs, closing };
         for (batch, key) in [(1, b"too late"), (2, b"in time!")] {
             let writes = vec![write(key, Some(b"value"))];
             jobs.send(Job::Batch { batch: BatchId(batch), writes }).unwrap();

@@ -114,10 +114,11 @@ fn the_bytes_of_space_messages_do_not_change_unnoticed() {
         seen: 300,
         own: 2,
         urgent: true,
+        held_by: None,
     };
     let refused = |reason| SpaceMessage::Refused { id: 7, reason };
     let golden = [
-        (SpaceMessage::Request(request), "000700fc0000200a0c01000a200009fb2c010201"),
+        (SpaceMessage::Request(request), "000700fc0000200a0c01000a200009fb2c01020100"),
         (SpaceMessage::Granted { id: 7, block: block("10.32.16.0/20") }, "010700fc0010200a14"),
         (refused(SpaceRefusal::NothingFree), "020700"),
         (refused(SpaceRefusal::Taken { holder: "vip".into() }), "02070103766970"),

@@ -9,6 +9,7 @@ use crate::{
     link::LinkId,
     neighbour::{Replicas, announced},
     replica::{Kind, Replica},
+    store::VersionVector,
 };
 
 /// How long one neighbour may take to send all that we lack before another is asked.
@@ -24,6 +25,7 @@ impl Router {
     ) -> Result<(), String> {
         match frame {
             Frame::Hello { vectors } => {
+                self.look_back(link, &vectors, replicas);
                 let digest = Digest::of(&vectors);
                 self.neighbour(link).greet(vectors);
                 self.pump_due = true;
@@ -31,6 +33,7 @@ impl Router {
             }
             Frame::Heartbeat { digest } => self.on_digest(link, (digest, false), replicas, now),
             Frame::Want { vectors } => {
+                self.look_back(link, &vectors, replicas);
                 self.neighbour(link).want(vectors);
                 self.pump_due = true;
             }
@@ -49,6 +52,23 @@ impl Router {
             }
         }
         Ok(())
+    }
+
+    /// Whether a peer knows more of this host's own writes than the host has ever told.
+    fn look_back(
+        &mut self,
+        link: LinkId,
+        vectors: &[VersionVector; Kind::COUNT],
+        replicas: &Replicas<'_>,
+    ) {
+        let ours = announced(&self.members, replicas);
+        let behind = |(theirs, ours): (&VersionVector, &VersionVector)| {
+            theirs.get(&self.me) > ours.get(&self.me)
+        };
+        if self.settled && vectors.iter().zip(&ours).any(behind) {
+            let peer = self.neighbour(link).up.peer;
+            self.effects.push_back(Effect::Behind { peer });
+        }
     }
 
     fn on_digest(

@@ -180,7 +180,7 @@ impl World {
                 }
                 Effect::Deliver { from, payload } => host.delivered.push((from, payload)),
                 Effect::Dial(target) => host.dialled.push(target),
-                Effect::Notice { .. } => {}
+                Effect::Behind { .. } | Effect::Notice { .. } => {}
             }
             if host.router.pump_due() {
                 host.router.pump(&replicas!(host));

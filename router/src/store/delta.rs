@@ -200,6 +200,12 @@ impl<R: Register> Store<R> {
         for run in &runs {
             check_run::<R>(run)?;
         }
+        let barred = |run: &Run<_, _>| {
+            self.bars.contains(&run.origin) && run.upto > self.vector.get(&run.origin)
+        };
+        if runs.iter().any(barred) {
+            return Ok(false);
+        }
         let out = |run: &Run<_, _>| run.after > self.vector.get(&run.origin) || self.is_full(run);
         if !R::SINGLE_WRITER && runs.iter().any(out) {
             return Ok(false);

@@ -44,6 +44,9 @@ fn status() -> Status {
             allocated: 2,
             ring_entries: 4,
             conflicts: vec![],
+            epoch: 1,
+            electors: vec![],
+            lease: None,
         },
         dns: Dns {
             domain: "mesh.internal".to_owned(),

@@ -1,0 +1,260 @@
+//! What the mesh decides together: a chain of decrees, each agreed on by Paxos.
+//!
+//! Almost everything about the ring is decided by one host alone, the owner of a block. Four things
+//! are not, because two hosts on two sides of a cut might do them both: founding a mesh together,
+//! adding a range, taking a dead host's blocks from it, and changing who votes. Each is a *decree*:
+//! a batch of ring writes by a virtual writer ([`DECREE`]), with counters that are part of what is
+//! agreed on, so whoever carries it out writes the same entries.
+//!
+//! Decrees are numbered from 1 (`epoch`). Decree `n + 1` is one instance of single-decree Paxos
+//! (Lamport, "Paxos Made Simple", 2001) among the electors that decree `n` left: so there is one
+//! chain, whoever was cut off when. `ring` holds its end: [`RingKey::Epoch`], [`RingKey::Elector`].
+//!
+//! ```text
+//!   wish --propose--> preparing --majority (and all members)--> accepting --majority--> carried out
+//!                        ^   |                                      |
+//!                        +---+-------- a greater ballot ------------+
+//! ```
+//!
+//! A removal needs more than a majority: every member that stays must have answered. With its
+//! promise a member *bars* those who are to be removed: it takes no news of their writes but from
+//! members that have barred them, too. So once all have answered, nobody will ever know more of the
+//! dead host's grants than the proposer has been told.
+//!
+//! * [`message`]: what is said. `acceptor`: what is promised, and must be on disk before it is said.
+//! * `proposal`: one attempt. `decree`: what is agreed on. `wish`: what this host wants decided.
+
+pub mod acceptor;
+pub mod decree;
+pub mod message;
+mod proposal;
+mod wish;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use mesh_router::{PeerId, Time, store::VersionVector};
+
+use crate::{
+    ipam::Ipam,
+    ring::{Epoch, RingKey, RingValue},
+};
+use acceptor::Acceptor;
+use message::{Ballot, CouncilMessage};
+use proposal::Proposal;
+
+pub use decree::{DECREE, Decree};
+pub use wish::{Wish, WishError, WishId, WishState};
+
+/// Electors at most: any five of nine hosts decide, however many there are.
+pub const ELECTORS_MAX: usize = 9;
+/// Hosts that may found a mesh together.
+pub const FOUNDERS_MAX: u16 = 9;
+
+/// What the council is told about the world around it, each time.
+#[derive(Debug)]
+pub struct Surroundings<'a> {
+    /// The time.
+    pub now: Time,
+    /// All members that have not left, this host included.
+    pub members: &'a BTreeSet<PeerId>,
+    /// Who can be reached now.
+    pub reachable: &'a BTreeSet<PeerId>,
+    /// Electors that were not reached for so long that somebody else should vote in their place.
+    pub long_away: &'a BTreeSet<PeerId>,
+    /// A random number.
+    pub dice: u32,
+}
+
+/// Why this host's ring is worth nothing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upheaval {
+    /// This host was removed while it was away.
+    Removed,
+    /// It had heard more of a removed host than those who removed it.
+    Tainted(PeerId),
+}
+
+/// This host's part in the council.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Council {
+    acceptor: Acceptor,
+    /// Changes of the acceptor so far, and how many of them are on disk.
+    changes: u64,
+    durable: u64,
+    proposal: Option<Proposal>,
+    wishes: BTreeMap<WishId, Wish>,
+    last_wish: u64,
+    /// How many hosts found the mesh, if this one is to be founded together.
+    founding: Option<wish::Founding>,
+    /// Hosts that say another number of founders.
+    differing: BTreeMap<PeerId, u16>,
+    /// The greatest round that was heard of.
+    round: u32,
+    /// Attempts that were overtaken in a row.
+    overtaken: u32,
+    /// Not before then is anything proposed.
+    wait_until: Time,
+    /// Since when the electors should be others, and when to look again.
+    unseated_since: Option<Time>,
+    review_at: Time,
+    /// Since when something is barred here.
+    barred_since: Option<Time>,
+    upheaval: Option<Upheaval>,
+    /// To whom, what, and the change of the acceptor that must be durable before.
+    outbox: VecDeque<(PeerId, CouncilMessage, u64)>,
+}
+
+/// Messages that wait; beyond it they are dropped, for everything is said again.
+const OUTBOX_MAX: usize = 4096;
+
+impl Ipam {
+    /// How far the mesh's decisions are, as far as this host knows.
+    pub fn epoch(&self) -> Epoch {
+        match self.ring.get(&RingKey::Epoch).map(|entry| entry.value) {
+            Some(RingValue::Epoch(epoch)) => epoch,
+            _ => Epoch::default(),
+        }
+    }
+
+    /// Who votes on the next decree.
+    pub fn electors(&self) -> BTreeSet<PeerId> {
+        let first = RingKey::Elector(PeerId::new([0; 16]));
+        let last = RingKey::Elector(PeerId::new([0xff; 16]));
+        let seated =
+            self.ring.range(first..=last).filter_map(|(key, entry)| match (key, entry.value) {
+                (RingKey::Elector(peer), RingValue::Elector { seated: true, .. }) => Some(*peer),
+                _ => None,
+            });
+        seated.collect()
+    }
+
+    /// The decree that took a peer's blocks from it, and the counter of its writes that was taken
+    /// into account.
+    pub fn removal_of(&self, peer: PeerId) -> Option<(u64, u64)> {
+        match self.ring.get(&RingKey::Removed(peer)).map(|entry| entry.value) {
+            Some(RingValue::Removed { cut, epoch }) => Some((epoch, cut)),
+            _ => None,
+        }
+    }
+
+    /// Whether a peer was removed and has not been heard of since.
+    pub fn is_removed(&self, peer: PeerId) -> bool {
+        self.removal_of(peer).is_some_and(|(_, cut)| self.ring.vector().get(&peer) <= cut)
+    }
+
+    /// What was promised, for the disk, with the number of its changes so far.
+    pub fn promises(&self) -> (u64, &Acceptor) {
+        (self.council.changes, &self.council.acceptor)
+    }
+
+    /// Puts back what was promised.
+    pub fn restore_promises(&mut self, acceptor: Acceptor) {
+        self.council.acceptor = acceptor;
+        self.apply_bars();
+    }
+
+    /// So many changes of the promises are on disk: they may be told.
+    pub fn promises_durable(&mut self, changes: u64) {
+        self.council.durable = self.council.durable.max(changes);
+    }
+
+    /// This host lost its disk, and with it what it had promised: until the next decree its vote
+    /// only counts where everybody has voted.
+    pub fn abstain(&mut self) {
+        self.council.touch(|acceptor| acceptor.abstain = true);
+    }
+
+    /// The next message to be sent; it may be to this host itself. Promises come out once they are
+    /// on disk.
+    pub fn poll_council(&mut self) -> Option<(PeerId, CouncilMessage)> {
+        let durable = self.council.durable;
+        let ready = self.council.outbox.iter().position(|(_, _, needs)| *needs <= durable)?;
+        self.council.outbox.remove(ready).map(|(to, message, _)| (to, message))
+    }
+
+    /// When [`Ipam::drive_council`] wants to be called at the latest.
+    pub fn council_timeout(&self) -> Option<Time> {
+        let council = &self.council;
+        let proposal = council.proposal.as_ref().map(|proposal| proposal.repeat_at);
+        let waits = (proposal.is_none() && council.wants_something()).then_some(council.wait_until);
+        let reviews = (self.epoch().number > 0).then_some(council.review_at);
+        proposal.into_iter().chain(waits).chain(reviews).min()
+    }
+
+    /// Whether what this host knows of the ring must be thrown away and told anew, and why. It is
+    /// asked once for each reason.
+    pub fn take_upheaval(&mut self) -> Option<Upheaval> {
+        self.council.upheaval.take()
+    }
+
+    /// Looks for removals that were not known before.
+    pub(crate) fn look_for_removals(&mut self, before: &VersionVector) {
+        if self.ring.is_recalling() {
+            return;
+        }
+        let first = RingKey::Removed(PeerId::new([0; 16]));
+        for (key, entry) in self.ring.range(first..) {
+            let (RingKey::Removed(peer), RingValue::Removed { cut, .. }) = (key, entry.value)
+            else {
+                continue;
+            };
+            if entry.dot.counter <= before.get(&entry.dot.actor) {
+                continue;
+            }
+            if *peer == self.me() {
+                self.council.upheaval = Some(Upheaval::Removed);
+            } else if before.get(peer) > cut {
+                self.council.upheaval.get_or_insert(Upheaval::Tainted(*peer));
+            }
+        }
+    }
+
+    /// Origins whose news this host takes only from those who bar them, too.
+    pub(crate) fn barred(&self) -> BTreeSet<PeerId> {
+        self.council.acceptor.barred(self.epoch().number)
+    }
+
+    /// What is barred holds for the ring from now on.
+    pub(crate) fn apply_bars(&mut self) {
+        let bars = self.barred();
+        self.ring.set_bars(bars);
+    }
+}
+
+impl Council {
+    fn wants_something(&self) -> bool {
+        !self.wishes.is_empty() || self.founding.is_some()
+    }
+
+    /// Forgets what was wanted and begun.
+    pub(crate) fn reset(&mut self) {
+        let Self { acceptor, changes, durable, last_wish, round, .. } = std::mem::take(self);
+        *self = Self { acceptor, changes, durable, last_wish, round, ..Self::default() };
+    }
+
+    /// Changes what was promised.
+    fn touch(&mut self, change: impl FnOnce(&mut Acceptor)) {
+        change(&mut self.acceptor);
+        self.changes += 1;
+    }
+
+    /// Sends what depends on nothing.
+    fn say(&mut self, to: PeerId, message: CouncilMessage) {
+        self.say_durable(to, message, 0);
+    }
+
+    /// Sends a promise, once it is on disk.
+    fn promise(&mut self, to: PeerId, message: CouncilMessage) {
+        self.say_durable(to, message, self.changes);
+    }
+
+    fn say_durable(&mut self, to: PeerId, message: CouncilMessage, needs: u64) {
+        if self.outbox.len() < OUTBOX_MAX {
+            self.outbox.push_back((to, message, needs));
+        }
+    }
+
+    fn heard_of(&mut self, ballot: Ballot) {
+        self.round = self.round.max(ballot.round);
+    }
+}

@@ -1,0 +1,246 @@
+//! What is agreed on: ring writes of a virtual writer, with their counters.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_router::{PeerId, Register, codec, store::Run};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    block::{Block, Family},
+    ipam::Ipam,
+    ring::{Epoch, RingKey, RingRegister, RingValue, Version},
+};
+
+/// Who writes decrees: no host, for no key hashes to it.
+pub const DECREE: PeerId = PeerId::new([0; 16]);
+/// Writes of one decree. Chosen: about 300 KiB, a third of a frame. A host with more fragments is
+/// removed in several.
+const WRITES_MAX: usize = 8192;
+/// How far a forced decree's number is beyond the last, so that it beats whatever another side of
+/// a cut decided meanwhile.
+const FORCE_JUMP: u64 = 1 << 16;
+
+/// A batch of ring writes that the mesh agreed on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decree {
+    /// The last counter of the decree before.
+    after: u64,
+    /// The counter before this decree's first: beyond all that its proposer had seen.
+    base: u64,
+    /// What is written, in the order of counters.
+    writes: Vec<(RingKey, RingValue)>,
+}
+
+impl Decree {
+    /// The counter of its last write.
+    pub fn upto(&self) -> u64 {
+        self.base + self.writes.len() as u64
+    }
+
+    /// Whether it can be carried out at all.
+    pub(super) fn is_sound(&self) -> bool {
+        !self.writes.is_empty()
+            && self.writes.len() <= 2 * WRITES_MAX
+            && self.after <= self.base
+            && self.upto() <= mesh_router::store::COUNTER_MAX
+            && self
+                .writes
+                .iter()
+                .all(|(key, value)| RingRegister::validate(DECREE, key, value).is_ok())
+    }
+
+    /// As the delta that brings it.
+    pub(super) fn delta(&self) -> Vec<u8> {
+        let counters = self.base + 1..;
+        let entries =
+            counters.zip(&self.writes).map(|(counter, (key, value))| (counter, *key, *value));
+        codec::encode(&vec![Run {
+            origin: DECREE,
+            after: self.after,
+            upto: self.upto(),
+            whole: false,
+            entries: entries.collect(),
+        }])
+    }
+}
+
+/// What a decree is to change.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Change {
+    /// Ranges with the owners that share each.
+    pub(super) ranges: Vec<(Block, Vec<PeerId>)>,
+    /// Whose blocks go to this host.
+    pub(super) removed: BTreeSet<PeerId>,
+    /// Who votes from then on.
+    pub(super) electors: BTreeSet<PeerId>,
+    /// The lease; `None` to leave it as it is.
+    pub(super) lease_seconds: Option<u32>,
+    /// It is not agreed on.
+    pub(super) forced: bool,
+}
+
+impl Ipam {
+    /// Writes down what a change means for the ring as this host knows it.
+    pub(super) fn draft(&self, change: &Change) -> Decree {
+        let old = self.epoch();
+        let number = old.number + if change.forced { FORCE_JUMP } else { 1 };
+        let clock = self.ring.vector().dots.values().max().copied().unwrap_or(0);
+        let mut draft = Draft { number, forced: change.forced, writes: Vec::new() };
+        for (range, owners) in &change.ranges {
+            draft.found(*range, owners);
+        }
+        for peer in &change.removed {
+            let cut = self.ring.vector().get(peer);
+            draft.write(RingKey::Removed(*peer), RingValue::Removed { cut, epoch: number });
+        }
+        self.take_over(&change.removed, &mut draft);
+        let seats = self.electors();
+        for peer in change.electors.difference(&seats) {
+            let seat = RingValue::Elector { seated: true, epoch: number };
+            draft.write(RingKey::Elector(*peer), seat);
+        }
+        for peer in seats.difference(&change.electors) {
+            let seat = RingValue::Elector { seated: false, epoch: number };
+            draft.write(RingKey::Elector(*peer), seat);
+        }
+        let fence = if change.removed.is_empty() { old.fence } else { number };
+        let lease_seconds = change.lease_seconds.unwrap_or(old.lease_seconds);
+        draft.write(RingKey::Epoch, RingValue::Epoch(Epoch { number, fence, lease_seconds }));
+        let after = self.ring.vector().get(&DECREE);
+        Decree { after, base: clock, writes: draft.writes }
+    }
+
+    /// Every entry that names a removed peer names this host from then on.
+    ///
+    /// That is no grant, and need not be of solid blocks: this host knows all that the removed gave
+    /// away, and so sees what inside such an entry is not theirs any more.
+    fn take_over(&self, removed: &BTreeSet<PeerId>, draft: &mut Draft) {
+        let first = RingKey::Block(Block::at(Family::V4, 0, 0));
+        for (key, entry) in self.ring.range(first..RingKey::Epoch) {
+            let epoch = match entry.value {
+                RingValue::Owned { owner, epoch } if removed.contains(&owner) => epoch,
+                // They retired it for a grant that nobody has ever heard of.
+                RingValue::Retired { within, at_least, epoch }
+                    if removed.contains(&entry.dot.actor) =>
+                {
+                    let known = self.ring.get(&RingKey::Block(within)).map(Version::of);
+                    if known >= Some(at_least) {
+                        continue;
+                    }
+                    epoch
+                }
+                _ => continue,
+            };
+            if draft.writes.len() >= WRITES_MAX {
+                // What is left over is theirs until the next decree.
+                return;
+            }
+            let epoch = if draft.forced { draft.number } else { epoch };
+            draft.write(*key, RingValue::Owned { owner: self.me(), epoch });
+        }
+    }
+
+    /// Carries out what was agreed on.
+    pub(super) fn carry_out(&mut self, decree: &Decree) {
+        let taken = self.absorb(&decree.delta());
+        debug_assert!(taken.is_ok(), "a sound decree can be carried out: {taken:?}");
+    }
+
+    /// Does what was not agreed on, in this host's own name.
+    pub(super) fn carry_out_alone(&mut self, decree: &Decree) {
+        for (key, value) in &decree.writes {
+            self.ring.write(*key, *value);
+        }
+        self.refresh();
+    }
+
+    /// The decree that founds a mesh of this host alone, in its own name: nobody else can write.
+    pub(crate) fn found_council(&mut self, lease_seconds: u32) {
+        let me = self.me();
+        self.ring.write(RingKey::Elector(me), RingValue::Elector { seated: true, epoch: 1 });
+        let epoch = Epoch { number: 1, fence: 0, lease_seconds };
+        self.ring.write(RingKey::Epoch, RingValue::Epoch(epoch));
+    }
+}
+
+/// A decree that is being written.
+struct Draft {
+    number: u64,
+    forced: bool,
+    writes: Vec<(RingKey, RingValue)>,
+}
+
+impl Draft {
+    fn write(&mut self, key: RingKey, value: RingValue) {
+        self.writes.push((key, value));
+    }
+
+    /// A new range, shared by its owners.
+    fn found(&mut self, range: Block, owners: &[PeerId]) {
+        self.write(RingKey::Range(range), RingValue::Range);
+        for (block, owner) in shares(range, owners) {
+            self.write(RingKey::Block(block), RingValue::Owned { owner, epoch: 0 });
+        }
+    }
+}
+
+/// A range in equal blocks, as many as the next power of two above the owners, dealt in turn; the
+/// last owner's neighbours get what is over. As few blocks as that needs.
+fn shares(range: Block, owners: &[PeerId]) -> Vec<(Block, PeerId)> {
+    let mut parts = vec![range];
+    while parts.len() < owners.len() {
+        let halves = |block: &Block| block.halves().map_or(vec![*block], |(a, b)| vec![a, b]);
+        parts = parts.iter().flat_map(halves).collect();
+    }
+    let (parts_len, owners_len) = (parts.len(), owners.len());
+    let owner_of = |index: usize| owners[index * owners_len / parts_len];
+    let mut shared: Vec<(Block, PeerId)> =
+        parts.into_iter().enumerate().map(|(index, part)| (part, owner_of(index))).collect();
+    merge_pairs(&mut shared);
+    shared
+}
+
+/// Makes one block of two halves of the same owner.
+fn merge_pairs(shared: &mut Vec<(Block, PeerId)>) {
+    let all: BTreeMap<Block, PeerId> = shared.drain(..).collect();
+    for (block, owner) in all {
+        if let Some((last, before)) = shared.last().copied()
+            && before == owner
+            && last.length() == block.length()
+            && let Ok(parent) = Block::containing(last.first(), last.length() - 1)
+            && parent.covers(&block)
+        {
+            shared.pop();
+            shared.push((parent, owner));
+        } else {
+            shared.push((block, owner));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(n: u8) -> PeerId {
+        PeerId::new([n; 16])
+    }
+
+    #[test]
+    fn shares_make_up_the_range_and_are_about_equal() {
+        let range: Block = "10.32.0.0/12".parse().unwrap();
+        for count in 1..=9 {
+            let owners: Vec<PeerId> = (1..=count).map(peer).collect();
+            let shares = shares(range, &owners);
+            let total: u128 = shares.iter().map(|(block, _)| block.size()).sum();
+            assert_eq!(total, range.size());
+            let of = |owner: &PeerId| -> u128 {
+                let own = shares.iter().filter(|(_, of)| of == owner);
+                own.map(|(block, _)| block.size()).sum()
+            };
+            let (least, most) =
+                (owners.iter().map(of).min().unwrap(), owners.iter().map(of).max().unwrap());
+            assert!(least > 0 && most <= 2 * least, "{count}: {least}..{most}");
+        }
+    }
+}

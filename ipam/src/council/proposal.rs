@@ -1,0 +1,345 @@
+//! One attempt to get something decided, and the answers to the attempts of others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use mesh_router::{PeerId, Time, store::VersionVector};
+
+use super::{
+    Council, Surroundings,
+    decree::{Change, Decree},
+    message::{Ballot, Body, CouncilMessage},
+};
+use crate::ipam::Ipam;
+
+/// How often a question is repeated to those who have not answered. Chosen: twice a round trip
+/// around the world.
+const REPEAT: Duration = Duration::from_millis(400);
+/// The pause after an attempt was overtaken, times a random number below the attempts so far.
+const PAUSE: Duration = Duration::from_millis(150);
+/// How long all founders are waited for before a majority goes on without the others.
+const GENESIS_PATIENCE: Duration = Duration::from_secs(1);
+/// Overtaken attempts beyond which the pause does not grow.
+const PAUSES_MAX: u32 = 8;
+
+/// What a member promised.
+#[derive(Debug, Clone)]
+struct Promise {
+    accepted: Option<(Ballot, Decree)>,
+    seen: VersionVector,
+    abstains: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Stage {
+    Preparing(BTreeMap<PeerId, Promise>),
+    Accepting { decree: Decree, accepted: BTreeSet<PeerId> },
+}
+
+/// An attempt.
+#[derive(Debug, Clone)]
+pub(super) struct Proposal {
+    epoch: u64,
+    ballot: Ballot,
+    change: Change,
+    founders: u16,
+    since: Time,
+    stage: Stage,
+    /// When to ask again who has not answered.
+    pub(super) repeat_at: Time,
+}
+
+impl Proposal {
+    /// Who has answered the present question.
+    pub(super) fn answered(&self) -> BTreeSet<PeerId> {
+        match &self.stage {
+            Stage::Preparing(promises) => promises.keys().copied().collect(),
+            Stage::Accepting { accepted, .. } => accepted.clone(),
+        }
+    }
+
+    /// Whose writes have not all arrived here.
+    pub(super) fn behind(&self, ipam: &Ipam) -> BTreeSet<PeerId> {
+        let Stage::Preparing(promises) = &self.stage else { return BTreeSet::new() };
+        let have = ipam.store().vector();
+        let behind = promises.iter().filter(|(_, promise)| {
+            promise.seen.dots.iter().any(|(origin, counter)| have.get(origin) < *counter)
+        });
+        behind.map(|(peer, _)| *peer).collect()
+    }
+
+    fn say(&self, body: Body) -> CouncilMessage {
+        CouncilMessage { epoch: self.epoch, ballot: self.ballot, body }
+    }
+}
+
+impl Ipam {
+    /// Goes on with what is to be decided. Cheap when nothing is due.
+    pub fn drive_council(&mut self, around: &Surroundings<'_>) {
+        let now = around.now;
+        let decided = self.epoch().number;
+        if self.council.proposal.as_ref().is_some_and(|proposal| proposal.epoch != decided + 1) {
+            // Somebody else's decree was made: what is still wanted is proposed anew.
+            self.council.proposal = None;
+            self.council.overtaken = 0;
+            self.apply_bars();
+        }
+        if let Some(proposal) = &self.council.proposal {
+            if proposal.repeat_at <= now {
+                self.ask(around);
+            }
+            return;
+        }
+        let wants = self.council.wants_something() && self.council.wait_until <= now;
+        let reviews = decided > 0 && self.council.review_at <= now;
+        if !wants && !reviews {
+            return;
+        }
+        self.review_later(now);
+        if self.council.wait_until > now {
+            return;
+        }
+        self.council.wait_until = now + REPEAT;
+        if let Some((change, _)) = self.next_change(around) {
+            self.begin(change, around);
+        }
+    }
+
+    /// Gives up what is not wanted any more, as long as nobody was asked to accept it.
+    pub fn give_up_proposal(&mut self) {
+        let Some(proposal) = &self.council.proposal else { return };
+        if let Stage::Preparing(promises) = &proposal.stage {
+            let message = proposal.say(Body::GivenUp);
+            let asked: Vec<PeerId> = promises.keys().copied().collect();
+            self.council.proposal = None;
+            for peer in asked {
+                self.council.say(peer, message.clone());
+            }
+        }
+    }
+
+    fn begin(&mut self, change: Change, around: &Surroundings<'_>) {
+        if change.forced {
+            let decree = self.draft(&change);
+            return self.carry_out_alone(&decree);
+        }
+        self.council.round += 1;
+        let ballot = Ballot { round: self.council.round, proposer: self.me() };
+        let founders = self.council.founding.as_ref().filter(|_| self.epoch().number == 0);
+        self.council.proposal = Some(Proposal {
+            epoch: self.epoch().number + 1,
+            ballot,
+            change,
+            founders: founders.map_or(0, |founding| founding.founders),
+            since: around.now,
+            stage: Stage::Preparing(BTreeMap::new()),
+            repeat_at: around.now,
+        });
+        self.ask(around);
+    }
+
+    /// Asks everybody who has not answered.
+    fn ask(&mut self, around: &Surroundings<'_>) {
+        let electors = self.electors();
+        let me = self.me();
+        let Some(proposal) = &mut self.council.proposal else { return };
+        proposal.repeat_at = around.now + REPEAT;
+        let audience: BTreeSet<PeerId> = if proposal.founders > 0 {
+            around.reachable.iter().copied().chain([me]).collect()
+        } else if proposal.change.removed.is_empty() {
+            electors
+        } else {
+            // The removed do not vote, though they count.
+            let members = around.members.union(&electors).copied();
+            members.filter(|peer| !proposal.change.removed.contains(peer)).collect()
+        };
+        let body = match &proposal.stage {
+            Stage::Preparing(_) => Body::Prepare {
+                founders: proposal.founders,
+                removing: proposal.change.removed.clone(),
+            },
+            Stage::Accepting { decree, .. } => Body::Accept(decree.clone()),
+        };
+        let answered = proposal.answered();
+        let message = proposal.say(body);
+        for peer in audience.difference(&answered) {
+            self.council.say(*peer, message.clone());
+        }
+        self.check_promises(around);
+    }
+
+    /// Takes a message of the council.
+    pub fn handle_council(
+        &mut self,
+        from: PeerId,
+        message: CouncilMessage,
+        around: &Surroundings<'_>,
+    ) {
+        let CouncilMessage { epoch, ballot, body } = message;
+        // Who is behind is told by the ring; and whom we are behind asks again.
+        if epoch != self.epoch().number + 1 {
+            return;
+        }
+        self.council.heard_of(ballot);
+        match body {
+            Body::Prepare { founders, removing } => {
+                self.on_prepare(from, (epoch, ballot), founders, &removing);
+            }
+            Body::Accept(decree) => self.on_accept(from, (epoch, ballot), decree),
+            Body::GivenUp if ballot.proposer == from => self.council.touch(|acceptor| {
+                acceptor.bars.retain(|_, by| *by != ballot);
+            }),
+            answer => self.on_answer(from, ballot, answer, around),
+        }
+        self.apply_bars();
+    }
+
+    fn on_prepare(
+        &mut self,
+        from: PeerId,
+        (epoch, ballot): (u64, Ballot),
+        founders: u16,
+        removing: &BTreeSet<PeerId>,
+    ) {
+        let ours = self.council.founding.as_ref().map_or(0, |founding| founding.founders);
+        let answer = |body| CouncilMessage { epoch, ballot, body };
+        if epoch == 1 && founders != ours {
+            return self.council.say(from, answer(Body::Differs { founders: ours }));
+        }
+        // Who is to be removed does not agree to it, nor hinder it.
+        if ballot.proposer != from || removing.contains(&self.me()) {
+            return;
+        }
+        self.council.touch(|acceptor| acceptor.advance(epoch));
+        if let Some(by) = self.council.acceptor.promised.filter(|promised| *promised > ballot) {
+            return self.council.say(from, answer(Body::Overtaken { by }));
+        }
+        self.council.touch(|acceptor| {
+            acceptor.promised = Some(ballot);
+            acceptor.bars.extend(removing.iter().map(|peer| (*peer, ballot)));
+        });
+        let acceptor = &self.council.acceptor;
+        let promise = Body::Promise {
+            accepted: acceptor.accepted.clone(),
+            seen: self.ring.vector().clone(),
+            abstains: acceptor.abstain,
+        };
+        self.council.promise(from, answer(promise));
+    }
+
+    fn on_accept(&mut self, from: PeerId, (epoch, ballot): (u64, Ballot), decree: Decree) {
+        let answer = |body| CouncilMessage { epoch, ballot, body };
+        if ballot.proposer != from || !decree.is_sound() {
+            return;
+        }
+        self.council.touch(|acceptor| acceptor.advance(epoch));
+        if let Some(by) = self.council.acceptor.promised.filter(|promised| *promised > ballot) {
+            return self.council.say(from, answer(Body::Overtaken { by }));
+        }
+        self.council.touch(|acceptor| {
+            acceptor.promised = Some(ballot);
+            acceptor.accepted = Some((ballot, decree));
+        });
+        self.council.promise(from, answer(Body::Accepted));
+    }
+
+    fn on_answer(&mut self, from: PeerId, ballot: Ballot, body: Body, around: &Surroundings<'_>) {
+        let Some(proposal) = &mut self.council.proposal else { return };
+        if proposal.ballot != ballot {
+            return;
+        }
+        match (body, &mut proposal.stage) {
+            (Body::Promise { accepted, seen, abstains }, Stage::Preparing(promises)) => {
+                promises.insert(from, Promise { accepted, seen, abstains });
+                self.check_promises(around);
+            }
+            (Body::Accepted, Stage::Accepting { accepted, .. }) => {
+                accepted.insert(from);
+                self.check_accepted();
+            }
+            (Body::Overtaken { by }, _) => self.council.was_overtaken(by, around),
+            (Body::Differs { founders }, _) => {
+                self.council.differing.insert(from, founders);
+            }
+            _ => {}
+        }
+    }
+
+    /// Goes on to accepting, once enough have promised.
+    fn check_promises(&mut self, around: &Surroundings<'_>) {
+        let Some(proposal) = &self.council.proposal else { return };
+        let Stage::Preparing(promises) = &proposal.stage else { return };
+        if !self.may_accept(proposal, promises, around) {
+            return;
+        }
+        let before = promises.values().filter_map(|promise| promise.accepted.as_ref());
+        let before = before.max_by_key(|(ballot, _)| *ballot).map(|(_, decree)| decree.clone());
+        let decree = before.or_else(|| {
+            let change = if proposal.founders > 0 {
+                self.genesis(promises.keys().copied().collect())?
+            } else {
+                proposal.change.clone()
+            };
+            Some(self.draft(&change))
+        });
+        let Some(decree) = decree else { return };
+        let Some(proposal) = &mut self.council.proposal else { return };
+        proposal.stage = Stage::Accepting { decree, accepted: BTreeSet::new() };
+        self.ask(around);
+    }
+
+    fn may_accept(
+        &self,
+        proposal: &Proposal,
+        promises: &BTreeMap<PeerId, Promise>,
+        around: &Surroundings<'_>,
+    ) -> bool {
+        if proposal.founders > 0 {
+            // Each who is there gets a share, so the others are given a moment.
+            let founders = usize::from(proposal.founders);
+            let late = around.now.since(proposal.since) >= GENESIS_PATIENCE;
+            return promises.len() >= founders || (late && promises.len() > founders / 2);
+        }
+        let electors = self.electors();
+        let voted = |peer: &&PeerId| promises.contains_key(peer);
+        let sure = |peer: &&PeerId| promises.get(peer).is_some_and(|promise| !promise.abstains);
+        let majority = electors.iter().filter(sure).count() > electors.len() / 2;
+        if !majority && !electors.iter().all(|peer| voted(&peer)) {
+            return false;
+        }
+        let removed = &proposal.change.removed;
+        let all = around.members.difference(removed).all(|peer| promises.contains_key(peer));
+        removed.is_empty() || (all && proposal.behind(self).is_empty())
+    }
+
+    /// Carries out what a majority has accepted.
+    fn check_accepted(&mut self) {
+        let Some(proposal) = &self.council.proposal else { return };
+        let Stage::Accepting { decree, accepted } = &proposal.stage else { return };
+        let enough = if proposal.founders > 0 {
+            accepted.len() > usize::from(proposal.founders) / 2
+        } else {
+            let electors = self.electors();
+            accepted.intersection(&electors).count() > electors.len() / 2
+        };
+        if enough {
+            let decree = decree.clone();
+            self.council.proposal = None;
+            self.council.overtaken = 0;
+            self.council.wait_until = Time::ZERO;
+            self.carry_out(&decree);
+        }
+    }
+}
+
+impl Council {
+    fn was_overtaken(&mut self, by: Ballot, around: &Surroundings<'_>) {
+        self.heard_of(by);
+        self.proposal = None;
+        self.overtaken = (self.overtaken + 1).min(PAUSES_MAX);
+        let dice = 1 + around.dice % (2 * self.overtaken);
+        self.wait_until = around.now + PAUSE * dice;
+    }
+}

@@ -1,0 +1,319 @@
+//! What this host wants decided, until the ring says that it is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use mesh_router::{PeerId, Time};
+
+use super::{Council, ELECTORS_MAX, FOUNDERS_MAX, Surroundings, decree::Change};
+use crate::{
+    block::Block,
+    ipam::Ipam,
+    ring::{RANGES_MAX, check_range},
+};
+
+/// Electors change this long after they should, so that a burst of joins is one decree.
+const SEAT_DELAY: Duration = Duration::from_secs(1);
+/// How often it is looked at who should vote.
+const REVIEW: Duration = Duration::from_secs(1);
+/// Bars that nobody lifted for this long are lifted by a decree that changes nothing else.
+const BARRED_MAX: Duration = Duration::from_secs(15);
+/// How long the first of the founders is left to propose alone.
+const FOUNDING_TURN: Duration = Duration::from_secs(3);
+
+/// A wish's number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct WishId(pub u64);
+
+/// What this host wants decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// A new range, owned by this host.
+    Range(Block),
+    /// These lose their blocks to this host.
+    Remove {
+        /// Who, and by which decree they had been removed before.
+        peers: BTreeMap<PeerId, u64>,
+        /// Without the agreement of others.
+        force: bool,
+    },
+    /// This host votes no more.
+    Resign,
+}
+
+/// The mesh is to be founded together with others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Founding {
+    pub(super) founders: u16,
+    pub(super) ranges: Vec<Block>,
+    pub(super) lease_seconds: u32,
+    pub(super) since: Option<Time>,
+}
+
+/// How a wish stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WishState {
+    /// It is so.
+    Done,
+    /// What is waited for.
+    Waiting {
+        /// Electors of which more must answer, how many are needed and how many have answered.
+        needed: usize,
+        /// Of the electors, these have.
+        answered: BTreeSet<PeerId>,
+        /// Members that have not answered and have to.
+        silent: BTreeSet<PeerId>,
+        /// Members whose writes have not arrived yet.
+        behind: BTreeSet<PeerId>,
+    },
+}
+
+/// Why a wish cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WishError {
+    /// Not a range, or one too many.
+    #[error("{0}")]
+    Range(String),
+    /// It shares addresses with a range that is there.
+    #[error("{0} overlaps the mesh's range {1}")]
+    Overlap(Block, Block),
+    /// A number of founders that cannot be.
+    #[error("{0} founders cannot be: from 1 to {FOUNDERS_MAX} hosts found a mesh")]
+    Founders(u16),
+}
+
+impl Ipam {
+    /// Wants a range added.
+    ///
+    /// # Errors
+    /// [`WishError`].
+    pub fn wish_range(&mut self, range: Block) -> Result<WishId, WishError> {
+        check_range(&range).map_err(WishError::Range)?;
+        if self.ranges().contains(&range) {
+            return Ok(self.council.wish(Wish::Range(range)));
+        }
+        if let Some(other) = self.ranges().iter().find(|other| other.overlaps(&range)) {
+            return Err(WishError::Overlap(range, *other));
+        }
+        if self.ranges().len() >= RANGES_MAX {
+            let text = format!("a mesh may have {RANGES_MAX} ranges and has as many");
+            return Err(WishError::Range(text));
+        }
+        Ok(self.council.wish(Wish::Range(range)))
+    }
+
+    /// Wants peers removed: their blocks are to be this host's.
+    pub fn wish_removal(&mut self, peers: &BTreeSet<PeerId>, force: bool) -> WishId {
+        let epoch_of = |peer: &PeerId| self.removal_of(*peer).map_or(0, |(epoch, _)| epoch);
+        let peers = peers.iter().map(|peer| (*peer, epoch_of(peer))).collect();
+        self.council.wish(Wish::Remove { peers, force })
+    }
+
+    /// Wants to vote no more.
+    pub fn wish_resignation(&mut self) -> WishId {
+        self.council.wish(Wish::Resign)
+    }
+
+    /// Does not want it any more. What was agreed on already is carried out all the same.
+    pub fn withdraw(&mut self, id: WishId) {
+        self.council.wishes.remove(&id);
+    }
+
+    /// Founds the mesh together with others that were told the same number of founders.
+    ///
+    /// # Errors
+    /// [`WishError::Founders`].
+    pub fn found_together(
+        &mut self,
+        founders: u16,
+        ranges: Vec<Block>,
+        lease_seconds: u32,
+    ) -> Result<(), WishError> {
+        if founders == 0 || founders > FOUNDERS_MAX {
+            return Err(WishError::Founders(founders));
+        }
+        self.council.founding = Some(Founding { founders, ranges, lease_seconds, since: None });
+        Ok(())
+    }
+
+    /// Does not found any more: the mesh stands.
+    pub fn stop_founding(&mut self) {
+        self.council.founding = None;
+    }
+
+    /// How many hosts found the mesh, and which have answered so far, while that goes on.
+    pub fn founding(&self) -> Option<(u16, BTreeSet<PeerId>)> {
+        let founding = self.council.founding.as_ref()?;
+        let answered = self.council.proposal.as_ref().map(|p| p.answered());
+        Some((founding.founders, answered.unwrap_or_default()))
+    }
+
+    /// Hosts that were told another number of founders.
+    pub fn differing_founders(&self) -> &BTreeMap<PeerId, u16> {
+        &self.council.differing
+    }
+
+    /// How a wish stands; `None` when there is no such wish.
+    pub fn wish_state(&self, id: WishId, around: &Surroundings<'_>) -> Option<WishState> {
+        let wish = self.council.wishes.get(&id)?;
+        if self.is_fulfilled(wish) {
+            return Some(WishState::Done);
+        }
+        let electors = self.electors();
+        let removing = self.removing(wish);
+        let proposal = self.council.proposal.as_ref();
+        let answered = proposal.map(|proposal| proposal.answered()).unwrap_or_default();
+        let silent = if removing.is_empty() {
+            BTreeSet::new()
+        } else {
+            let must = around.members.difference(&removing);
+            must.filter(|peer| !answered.contains(peer)).copied().collect()
+        };
+        let behind = proposal.map(|proposal| proposal.behind(self)).unwrap_or_default();
+        Some(WishState::Waiting {
+            needed: electors.len() / 2 + 1,
+            answered: answered.intersection(&electors).copied().collect(),
+            silent,
+            behind,
+        })
+    }
+
+    fn is_fulfilled(&self, wish: &Wish) -> bool {
+        match wish {
+            Wish::Range(range) => self.ranges().contains(range),
+            Wish::Remove { .. } => self.removing(wish).is_empty(),
+            Wish::Resign => !self.electors().contains(&self.me()),
+        }
+    }
+
+    /// Whom a wish removes that has not been removed since it was wished.
+    pub(super) fn removing(&self, wish: &Wish) -> BTreeSet<PeerId> {
+        let Wish::Remove { peers, .. } = wish else { return BTreeSet::new() };
+        let removed_at = |peer: &PeerId| self.removal_of(*peer).map_or(0, |(epoch, _)| epoch);
+        let due = |(peer, before): &(&PeerId, &u64)| {
+            removed_at(peer) <= **before || self.owns_anything(**peer)
+        };
+        peers.iter().filter(due).map(|(peer, _)| *peer).collect()
+    }
+
+    /// Whether a peer owns any address.
+    pub fn owns_anything(&self, peer: PeerId) -> bool {
+        self.view.space.values().any(|owners| owners.contains_key(&peer))
+    }
+
+    /// What should be decided next, and whom it removes: what people want first.
+    pub(super) fn next_change(&mut self, around: &Surroundings<'_>) -> Option<(Change, bool)> {
+        let epoch = self.epoch().number;
+        if epoch == 0 {
+            return self.may_found(around).then(|| (Change::default(), false));
+        }
+        let open: Vec<Wish> = self.council.wishes.values().cloned().collect();
+        let electors = self.electors();
+        for wish in open.iter().filter(|wish| !self.is_fulfilled(wish)) {
+            let removed = self.removing(wish);
+            let mut change = Change { electors: electors.clone(), ..Change::default() };
+            match wish {
+                Wish::Range(range) => change.ranges = vec![(*range, vec![self.me()])],
+                Wish::Remove { force, .. } => {
+                    change.forced = *force;
+                    let stay = |peer: &&PeerId| !removed.contains(peer);
+                    let stay: BTreeSet<PeerId> = electors.iter().filter(stay).copied().collect();
+                    change.electors = self.filled(stay, &removed, around);
+                    change.removed = removed;
+                }
+                Wish::Resign => {
+                    let stay = electors.iter().copied().filter(|peer| *peer != self.me());
+                    change.electors = self.filled(stay.collect(), &[self.me()].into(), around);
+                }
+            }
+            return (!change.electors.is_empty()).then_some((change, true));
+        }
+        self.seats(&electors, around).map(|change| (change, false))
+    }
+
+    /// Whether this host should propose the founding: the one with the smallest id does, and the
+    /// others if nothing comes of that.
+    fn may_found(&mut self, around: &Surroundings<'_>) -> bool {
+        let me = self.me();
+        let Some(founding) = &mut self.council.founding else { return false };
+        let since = *founding.since.get_or_insert(around.now);
+        let first = around.reachable.first().is_none_or(|first| me < *first);
+        first || around.now.since(since) >= FOUNDING_TURN
+    }
+
+    /// Electors with others in the seats that are free: reachable members that own something.
+    fn filled(
+        &self,
+        mut electors: BTreeSet<PeerId>,
+        but: &BTreeSet<PeerId>,
+        around: &Surroundings<'_>,
+    ) -> BTreeSet<PeerId> {
+        let here = |peer: &&PeerId| **peer == self.me() || around.reachable.contains(peer);
+        for peer in around.members.iter().filter(here) {
+            let may = !but.contains(peer) && self.owns_anything(*peer);
+            if electors.len() < ELECTORS_MAX && may {
+                electors.insert(*peer);
+            }
+        }
+        electors
+    }
+
+    /// Other electors, if there should be. The reachable elector with the smallest id sees to it.
+    fn seats(&mut self, electors: &BTreeSet<PeerId>, around: &Surroundings<'_>) -> Option<Change> {
+        let me = self.me();
+        let now = around.now;
+        let first = electors.iter().find(|peer| **peer == me || around.reachable.contains(peer));
+        let barred = !self.barred().is_empty();
+        let since = self.council.barred_since;
+        self.council.barred_since = if barred { since.or(Some(now)) } else { None };
+        let stuck = self.council.barred_since.is_some_and(|at| now.since(at) >= BARRED_MAX);
+        if !electors.contains(&me) || (first != Some(&me) && !stuck) {
+            self.council.unseated_since = None;
+            return None;
+        }
+        let staying = electors.iter().filter(|peer| around.members.contains(peer)).copied();
+        let staying: BTreeSet<PeerId> = staying.collect();
+        let present = |peer: &&PeerId| !around.long_away.contains(peer);
+        let near: BTreeSet<PeerId> = staying.iter().filter(present).copied().collect();
+        let replaced = self.filled(near.clone(), &BTreeSet::new(), around);
+        // Who is away keeps its seat unless somebody can take it.
+        let wanted = if replaced.len() >= staying.len() && replaced.len() > near.len() {
+            replaced
+        } else {
+            self.filled(staying, &BTreeSet::new(), around)
+        };
+        if wanted == *electors && !stuck {
+            self.council.unseated_since = None;
+            return None;
+        }
+        let since = *self.council.unseated_since.get_or_insert(now);
+        let due = stuck || now.since(since) >= SEAT_DELAY;
+        (due && !wanted.is_empty()).then(|| Change { electors: wanted, ..Change::default() })
+    }
+
+    /// When to look again who should vote.
+    pub(super) fn review_later(&mut self, now: Time) {
+        self.council.review_at = now + REVIEW;
+    }
+
+    /// The decree that founds a mesh of all who promised.
+    pub(super) fn genesis(&self, founders: BTreeSet<PeerId>) -> Option<Change> {
+        let founding = self.council.founding.as_ref()?;
+        let owners: Vec<PeerId> = founders.iter().copied().collect();
+        let ranges = founding.ranges.iter().map(|range| (*range, owners.clone())).collect();
+        let lease_seconds = Some(founding.lease_seconds);
+        Some(Change { ranges, electors: founders, lease_seconds, ..Change::default() })
+    }
+}
+
+impl Council {
+    fn wish(&mut self, wish: Wish) -> WishId {
+        self.last_wish += 1;
+        let id = WishId(self.last_wish);
+        self.wishes.insert(id, wish);
+        self.wait_until = Time::ZERO;
+        id
+    }
+}
