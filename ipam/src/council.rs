@@ -177,7 +177,8 @@ impl Ipam {
         let council = &self.council;
         let proposal = council.proposal.as_ref().map(|proposal| proposal.repeat_at);
         let waits = (proposal.is_none() && council.wants_something()).then_some(council.wait_until);
-        let reviews = (self.epoch().number > 0).then_some(council.review_at);
+        let idle = proposal.is_none() && self.epoch().number > 0;
+        let reviews = idle.then_some(council.review_at);
         proposal.into_iter().chain(waits).chain(reviews).min()
     }
 

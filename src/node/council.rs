@@ -237,7 +237,8 @@ impl Node {
     pub(super) fn council_timeout(&self) -> Option<Time> {
         self.mesh.as_ref()?;
         let pending = self.desk.pending.iter().map(|pending| pending.until);
-        let driven = self.ipam.council_timeout();
+        let drives = self.router.is_settled() || self.founding.is_some();
+        let driven = self.ipam.council_timeout().filter(|_| drives);
         pending.chain(driven).chain([self.desk.review_at]).min()
     }
 
