@@ -5,7 +5,7 @@
 //! asked is the answer. If the grant is gone from the ring, its receiver has written since, and the
 //! request is known to be old by that.
 
-use mesh_router::PeerId;
+use mesh_router::{Mutation, PeerId, mutation};
 
 use crate::{
     block::{Block, number},
@@ -37,10 +37,11 @@ impl Ipam {
         if !self.pools.contains_key(&request.range) {
             return Err(SpaceRefusal::NotReady);
         }
-        if let Some(block) = self.granted_before(from, request) {
+        let again = mutation::on(Mutation::GrantTwice);
+        if let Some(block) = self.granted_before(from, request).filter(|_| !again) {
             return Ok(block);
         }
-        if self.ring.vector().get(&from) > request.own {
+        if self.ring.vector().get(&from) > request.own && !again {
             return Err(SpaceRefusal::Stale);
         }
         if self.leaving {
@@ -49,7 +50,7 @@ impl Ipam {
         if self.ring.len() >= ENTRIES_MAX {
             return Err(SpaceRefusal::Full);
         }
-        let block = self.choose(request)?;
+        let block = widened(self.choose(request)?, &request.range);
         self.write_grant(block, from);
         self.refresh();
         Ok(block)
@@ -73,7 +74,9 @@ impl Ipam {
         let pool = self.pools.get(&request.range).ok_or(SpaceRefusal::NotReady)?;
         if let Some(address) = request.address {
             let block = Block::single(address);
-            if let Some(holder) = self.held.holder(address) {
+            if let Some(holder) = self.held.holder(address)
+                && !mutation::on(Mutation::GrantHeld)
+            {
                 let mut holder = holder.to_string();
                 holder.truncate(holder.floor_char_boundary(HOLDER_BYTES_MAX));
                 return Err(SpaceRefusal::Taken { holder });
@@ -83,7 +86,12 @@ impl Ipam {
             {
                 return Err(SpaceRefusal::NotOwner);
             }
-            return if self.is_spare(&block) { Ok(block) } else { Err(SpaceRefusal::NothingFree) };
+            let held = mutation::on(Mutation::GrantHeld);
+            return if self.is_spare(&block) || held {
+                Ok(block)
+            } else {
+                Err(SpaceRefusal::NothingFree)
+            };
         }
         let usable = pool.usable();
         // Half is kept, and so much that this host need not ask in its turn, or two would pass the
@@ -97,4 +105,11 @@ impl Ipam {
         let least = if request.urgent { 1 } else { chunk_size(&request.range) / CRUMB };
         block.filter(|block| block.size() >= least).ok_or(SpaceRefusal::NothingFree)
     }
+}
+
+/// The block itself; a deliberate bug takes the one around it.
+fn widened(block: Block, range: &Block) -> Block {
+    let around = Block::at(block.family(), block.first_number(), block.length().saturating_sub(1));
+    let widen = mutation::on(Mutation::GrantFragments) && range.covers(&around);
+    if widen { around } else { block }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use mesh_router::{PeerId, store::RunError};
+use mesh_router::{Mutation, PeerId, mutation, store::RunError};
 
 use crate::{
     ask::Space,
@@ -10,7 +10,7 @@ use crate::{
     held::{Held, Holder},
     pool::{Pool, is_reserved},
     ring::{ENTRIES_MAX, RANGES_MAX, Ring, RingKey, RingValue, Version, check_range},
-    view::{Mutation, Owner, View},
+    view::{Owner, View},
 };
 
 /// The addresses of one host of a mesh.
@@ -29,7 +29,6 @@ pub struct Ipam {
     pub(crate) space: Space,
     /// Everything was given away: nothing is asked for any more and nothing is given.
     pub(crate) leaving: bool,
-    pub(crate) mutation: Mutation,
 }
 
 /// Why a mesh was not founded. Nothing was written.
@@ -103,7 +102,6 @@ impl Ipam {
             pools: BTreeMap::new(),
             space: Space::default(),
             leaving: false,
-            mutation: Mutation::default(),
         }
     }
 
@@ -138,12 +136,12 @@ impl Ipam {
 
     /// Derives everything anew from the ring: after rows were restored.
     pub fn refresh(&mut self) {
-        self.view = View::of(&self.ring, self.mutation);
+        self.view = View::of(&self.ring);
         if !self.view.redundant.is_empty() && !self.ring.is_recalling() {
             for redundant in std::mem::take(&mut self.view.redundant) {
                 self.retire(redundant.block, redundant.within);
             }
-            self.view = View::of(&self.ring, self.mutation);
+            self.view = View::of(&self.ring);
         }
         for range in self.view.ranges.clone() {
             let owned = self.view.mine.get(&range).cloned().unwrap_or_default();
@@ -285,7 +283,9 @@ impl Ipam {
     /// part on, having heard the grant only, would lose against the late retirement of that part.
     pub(crate) fn write_grant(&mut self, block: Block, owner: PeerId) {
         debug_assert!(
-            self.is_spare(&block) || self.mutation.grant_fragments,
+            self.is_spare(&block)
+                || mutation::on(Mutation::GrantFragments)
+                || mutation::on(Mutation::GrantHeld),
             "{block} is not solid"
         );
         let inside = self.inside(&block);
@@ -294,16 +294,17 @@ impl Ipam {
             self.epoch_around(&block).max(inside.iter().map(|old| old.1).max().unwrap_or(0));
         let writer = self.me();
         let clock = self.ring.vector().dots.values().max().copied().unwrap_or(0);
-        let retirements = if self.mutation.retire_late { 0 } else { inside.len() as u64 };
+        let late = mutation::on(Mutation::RetireLate);
+        let retirements = if late { 0 } else { inside.len() as u64 };
         let grant = Version { epoch, counter: clock + retirements + 1, writer };
-        if self.mutation.retire_late {
+        if late {
             self.ring.write(RingKey::Block(block), RingValue::Owned { owner, epoch });
         }
         for (inner, _) in inside {
             let value = RingValue::Retired { within: block, at_least: grant, epoch };
             self.ring.write(RingKey::Block(inner), value);
         }
-        if !self.mutation.retire_late {
+        if !late {
             let dot = self.ring.write(RingKey::Block(block), RingValue::Owned { owner, epoch });
             assert_eq!(dot.counter, grant.counter, "the retirements name another grant");
         }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use mesh_router::{PeerId, Router, Time, member::Info};
+use mesh_router::{Mutation, PeerId, Router, Time, member::Info, mutation};
 
 use super::{
     Node,
@@ -139,6 +139,9 @@ impl Node {
                 let info = mesh_router::member::info(self.router.members(), self.config.me);
                 if let Some(info) = info.cloned() {
                     self.router.describe(Info { left: true, ..info });
+                }
+                if mutation::on(Mutation::LeaveUnconfirmed) {
+                    return self.clear();
                 }
                 let counter = self.ipam.store().own_counter();
                 self.ask_heir(heir, counter);

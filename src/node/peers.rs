@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use mesh_ipam::SpaceMessage;
-use mesh_router::{Kind, PeerId, Time, codec, member};
+use mesh_router::{Kind, Mutation, PeerId, Time, codec, member, mutation};
 use serde::{Deserialize, Serialize};
 
 use super::{Node, event::Output};
@@ -58,7 +58,8 @@ impl Node {
             // Who is still being told what it once wrote can give nothing away, nor who does not
             // know yet that no link from before a restart holds an address. It is asked again.
             Ok(PeerMessage::Space(SpaceMessage::Request(_)))
-                if self.recalling || !self.programmed => {}
+                if self.recalling
+                    || !(self.programmed || mutation::on(Mutation::ServeUnprogrammed)) => {}
             Ok(PeerMessage::Space(message)) => self.ipam.handle_message(from, message, self.now),
             Ok(PeerMessage::HandOver { counter }) => self.confirm_hand_over(from, counter),
             Ok(PeerMessage::TakenOver { counter }) => self.taken_over(from, counter),
