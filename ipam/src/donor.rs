@@ -5,7 +5,7 @@
 //! asked is the answer. If the grant is gone from the ring, its receiver has written since, and the
 //! request is known to be old by that.
 
-use mesh_router::{PeerId, Time};
+use mesh_router::{Mutation, PeerId, Time, mutation};
 
 use crate::{
     ask::words,
@@ -46,10 +46,11 @@ impl Ipam {
         if fenced || !self.pools.contains_key(&request.range) {
             return Err(SpaceRefusal::NotReady);
         }
-        if let Some(block) = self.granted_before(from, request) {
+        let again = mutation::on(Mutation::GrantTwice);
+        if let Some(block) = self.granted_before(from, request).filter(|_| !again) {
             return Ok(block);
         }
-        if self.ring.vector().get(&from) > request.own {
+        if self.ring.vector().get(&from) > request.own && !again {
             return Err(SpaceRefusal::Stale);
         }
         if self.leaving {
@@ -58,7 +59,7 @@ impl Ipam {
         if self.ring.len() >= ENTRIES_MAX {
             return Err(SpaceRefusal::Full);
         }
-        let block = self.choose(request)?;
+        let block = widened(self.choose(request)?, &request.range);
         self.write_grant(block, from);
         self.refresh();
         Ok(block)
@@ -82,7 +83,9 @@ impl Ipam {
         let pool = self.pools.get(&request.range).ok_or(SpaceRefusal::NotReady)?;
         if let Some(address) = request.address {
             let block = Block::single(address);
-            if let Some(holder) = self.held.holder(address) {
+            if let Some(holder) = self.held.holder(address)
+                && !mutation::on(Mutation::GrantHeld)
+            {
                 return Err(SpaceRefusal::Taken { holder: words(holder) });
             }
             if !pool.owned().contains(number(address).1)
@@ -90,7 +93,12 @@ impl Ipam {
             {
                 return Err(SpaceRefusal::NotOwner);
             }
-            return if self.is_spare(&block) { Ok(block) } else { Err(SpaceRefusal::NothingFree) };
+            let held = mutation::on(Mutation::GrantHeld);
+            return if self.is_spare(&block) || held {
+                Ok(block)
+            } else {
+                Err(SpaceRefusal::NothingFree)
+            };
         }
         let usable = pool.usable();
         // Half is kept, and so much that this host need not ask in its turn, or two would pass the
@@ -104,4 +112,11 @@ impl Ipam {
         let least = if request.urgent { 1 } else { chunk_size(&request.range) / CRUMB };
         block.filter(|block| block.size() >= least).ok_or(SpaceRefusal::NothingFree)
     }
+}
+
+/// The block itself; a deliberate bug takes the one around it.
+fn widened(block: Block, range: &Block) -> Block {
+    let around = Block::at(block.family(), block.first_number(), block.length().saturating_sub(1));
+    let widen = mutation::on(Mutation::GrantFragments) && range.covers(&around);
+    if widen { around } else { block }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_router::{PeerId, Time, store::RunError};
+use mesh_router::{Mutation, PeerId, Time, mutation, store::RunError};
 
 use crate::{
     ask::Space,
@@ -17,7 +17,7 @@ use crate::{
     pool::{Pool, is_reserved},
     ring::{ENTRIES_MAX, RANGES_MAX, Ring, RingKey, RingValue, Version, check_range},
     space::SpaceRefusal,
-    view::{Mutation, Owner, View},
+    view::{Owner, View},
 };
 
 /// Claims of held addresses that are under way at once.
@@ -46,7 +46,6 @@ pub struct Ipam {
     pub(crate) contested: BTreeMap<IpAddr, (PeerId, String, Time)>,
     /// Everything was given away: nothing is asked for any more and nothing is given.
     pub(crate) leaving: bool,
-    pub(crate) mutation: Mutation,
 }
 
 /// Why a mesh was not founded. Nothing was written.
@@ -127,7 +126,6 @@ impl Ipam {
             council: Council::default(),
             contested: BTreeMap::new(),
             leaving: false,
-            mutation: Mutation::default(),
         }
     }
 
@@ -190,12 +188,12 @@ impl Ipam {
 
     /// Derives everything anew from the ring: after rows were restored.
     pub fn refresh(&mut self) {
-        self.view = View::of(&self.ring, self.mutation);
+        self.view = View::of(&self.ring);
         if !self.view.redundant.is_empty() && !self.ring.is_recalling() {
             for redundant in std::mem::take(&mut self.view.redundant) {
                 self.retire(redundant.block, redundant.within);
             }
-            self.view = View::of(&self.ring, self.mutation);
+            self.view = View::of(&self.ring);
         }
         for range in self.view.ranges.clone() {
             let owned = self.view.mine.get(&range).cloned().unwrap_or_default();
@@ -390,7 +388,9 @@ impl Ipam {
     /// part on, having heard the grant only, would lose against the late retirement of that part.
     pub(crate) fn write_grant(&mut self, block: Block, owner: PeerId) {
         debug_assert!(
-            self.is_spare(&block) || self.mutation.grant_fragments,
+            self.is_spare(&block)
+                || mutation::on(Mutation::GrantFragments)
+                || mutation::on(Mutation::GrantHeld),
             "{block} is not solid"
         );
         let inside = self.inside(&block);
@@ -399,16 +399,17 @@ impl Ipam {
             self.epoch_around(&block).max(inside.iter().map(|old| old.1).max().unwrap_or(0));
         let writer = self.me();
         let clock = self.ring.vector().dots.values().max().copied().unwrap_or(0);
-        let retirements = if self.mutation.retire_late { 0 } else { inside.len() as u64 };
+        let late = mutation::on(Mutation::RetireLate);
+        let retirements = if late { 0 } else { inside.len() as u64 };
         let grant = Version { epoch, counter: clock + retirements + 1, writer };
-        if self.mutation.retire_late {
+        if late {
             self.ring.write(RingKey::Block(block), RingValue::Owned { owner, epoch });
         }
         for (inner, _) in inside {
             let value = RingValue::Retired { within: block, at_least: grant, epoch };
             self.ring.write(RingKey::Block(inner), value);
         }
-        if !self.mutation.retire_late {
+        if !late {
             let dot = self.ring.write(RingKey::Block(block), RingValue::Owned { owner, epoch });
             assert_eq!(dot.counter, grant.counter, "the retirements name another grant");
         }

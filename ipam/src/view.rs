@@ -20,7 +20,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use mesh_router::{PeerId, store::Entry};
+use mesh_router::{Mutation, PeerId, mutation, store::Entry};
 
 use crate::{
     block::{Block, Family, number},
@@ -89,20 +89,9 @@ pub(crate) struct View {
     pub(crate) live: usize,
 }
 
-/// A switched-off rule, to show that the checks notice it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Mutation {
-    /// Grant what is only partly one's own.
-    pub(crate) grant_fragments: bool,
-    /// A retired entry says nothing, whatever is known of the block that it names.
-    pub(crate) forget_within: bool,
-    /// Retire what is inside a grant after the grant.
-    pub(crate) retire_late: bool,
-}
-
 impl View {
-    pub(crate) fn of(ring: &Ring, mutation: Mutation) -> Self {
-        Sweep { ring, mutation, levels: Vec::new(), view: Self::default() }.run()
+    pub(crate) fn of(ring: &Ring) -> Self {
+        Sweep { ring, levels: Vec::new(), view: Self::default() }.run()
     }
 
     /// The owner of an address.
@@ -163,7 +152,6 @@ struct Level {
 /// Goes through ranges and blocks in order, outer before inner.
 struct Sweep<'a> {
     ring: &'a Ring,
-    mutation: Mutation,
     levels: Vec<Level>,
     view: View,
 }
@@ -229,7 +217,7 @@ impl Sweep<'_> {
             }
             RingValue::Retired { within, at_least, .. } => {
                 let known = self.ring.get(&RingKey::Block(within)).map(Version::of);
-                if known >= Some(at_least) || self.mutation.forget_within {
+                if known >= Some(at_least) || mutation::on(Mutation::ForgetWithin) {
                     return None;
                 }
                 self.view.live += 1;

@@ -10,7 +10,7 @@
 //! * [`member`], [`topology`]: what hosts say of themselves, and the shortest paths that follow.
 //! * [`link`], [`frame`], [`neighbour`], [`dialer`]: links, what goes over them, what the other end
 //!   has, and whom to dial next.
-//! * [`router`]: the state machine that composes these.
+//! * [`router`]: the state machine that composes these. [`mutation`]: deliberate bugs, for tests.
 #![forbid(unsafe_code)]
 
 pub mod codec;
@@ -21,6 +21,7 @@ pub mod id;
 pub mod laws;
 pub mod link;
 pub mod member;
+pub mod mutation;
 pub mod neighbour;
 pub mod replica;
 pub mod router;
@@ -29,6 +30,7 @@ pub mod time;
 pub mod topology;
 
 pub use id::{MeshId, PeerId};
+pub use mutation::Mutation;
 pub use neighbour::Replicas;
 pub use replica::{Kind, Replica};
 pub use router::{Effect, Router};

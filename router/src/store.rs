@@ -24,7 +24,10 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::PeerId;
+use crate::{
+    PeerId,
+    mutation::{self, Mutation},
+};
 
 mod delta;
 
@@ -195,6 +198,9 @@ impl<R: Register> Store<R> {
     pub fn write(&mut self, key: R::Key, value: R::Value) -> Dot {
         let dot = Dot::new(self.me, self.clock + 1);
         self.insert(key, Entry { dot, value });
+        if mutation::on(Mutation::AnnounceEarly) {
+            self.durable = dot.counter;
+        }
         dot
     }
 
@@ -288,7 +294,8 @@ impl<R: Register> Store<R> {
         self.durable = self.durable.max(self.vector.get(&self.me));
         self.revision += 1;
         if wrote {
-            self.cover(self.me, self.clock + RECALL_JUMP);
+            let jump = if mutation::on(Mutation::RecallWithoutJump) { 0 } else { RECALL_JUMP };
+            self.cover(self.me, self.clock + jump);
             if R::SINGLE_WRITER {
                 self.write_anew();
             }
@@ -362,7 +369,11 @@ impl<R: Register> Store<R> {
     fn insert_if_newer(&mut self, key: R::Key, entry: Entry<R::Value>) {
         let rank =
             |entry: &Entry<R::Value>| (R::epoch(&entry.value), entry.dot.counter, entry.dot.actor);
-        if self.entries.get(&key).is_none_or(|old| rank(old) < rank(&entry)) {
+        let older = |old| match mutation::on(Mutation::CompareReversed) {
+            true => rank(old) > rank(&entry),
+            false => rank(old) < rank(&entry),
+        };
+        if self.entries.get(&key).is_none_or(older) {
             self.insert(key, entry);
         } else {
             self.cover(entry.dot.actor, entry.dot.counter);
@@ -373,7 +384,8 @@ impl<R: Register> Store<R> {
         let dot = entry.dot;
         if let Some(old) = self.entries.insert(key.clone(), entry) {
             self.forget_dot(old.dot.actor, old.dot.counter);
-            if dot.actor == self.me && dot.counter > self.durable {
+            let tells = mutation::on(Mutation::DropSuperseded);
+            if dot.actor == self.me && dot.counter > self.durable && !tells {
                 let old_dot = (old.dot.actor, old.dot.counter);
                 self.superseded.insert(old_dot, (key.clone(), old.value));
             }

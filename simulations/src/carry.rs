@@ -9,6 +9,8 @@ use crate::{
     world::{What, World},
 };
 
+/// First byte of a frame that is a delta.
+const DELTA: u8 = 4;
 /// Credits for sent bytes are given so often, in microseconds.
 const CREDIT_EVERY: u64 = 5_000;
 
@@ -51,7 +53,7 @@ impl World {
             Some((DIAL_MAX, unreachable()))
         } else if other == host {
             Some((0, DialError::Ourselves))
-        } else if !self.hosts[other].running {
+        } else if !self.hosts[other].running || self.hosts[other].suspended.is_some() {
             Some((if self.dice.chance(500) { back } else { DIAL_MAX }, unreachable()))
         } else if self.hosts[other].credentials.is_none() {
             Some((back, DialError::NotMember))
@@ -98,6 +100,7 @@ impl World {
             return;
         }
         let cut = self.net.is_cut(host, far) || self.net.is_cut(far, host);
+        let cut = cut || self.hosts[far].suspended.is_some();
         if other.closed || cut || self.hosts[host].credentials.is_none() {
             self.forget_end(connection, side);
             self.tell_end(connection, 1 - side, cut);
@@ -120,6 +123,9 @@ impl World {
 
     pub(crate) fn send(&mut self, host: usize, link: LinkId, urgent: bool, bytes: Vec<u8>) {
         let Some(&(connection, side)) = self.hosts[host].links.get(&link) else { return };
+        if !urgent && self.loses_delta(&bytes) {
+            return;
+        }
         let end = &mut self.net.connections[connection][side];
         if !end.up {
             return;
@@ -133,6 +139,14 @@ impl World {
         self.put(connection, side, packet);
     }
 
+    /// Whether a frame of the stream is dropped: a delta, where the scenario says so.
+    fn loses_delta(&mut self, bytes: &[u8]) -> bool {
+        !self.healed
+            && self.scenario.delta_loss > 0
+            && bytes.first() == Some(&DELTA)
+            && self.dice.chance(self.scenario.delta_loss)
+    }
+
     /// Puts a packet on its way.
     fn put(&mut self, connection: usize, side: usize, packet: Packet) {
         let ends = &mut self.net.connections[connection];
@@ -142,7 +156,8 @@ impl World {
             return;
         }
         let (now, bytes) = (self.queue.now(), packet.bytes.len());
-        let (left, arrives) = self.net.travel((connection, side), bytes, now, &mut self.dice);
+        let size = (bytes, packet.place.is_none());
+        let (left, arrives) = self.net.travel((connection, side), size, now, &mut self.dice);
         let end = &mut self.net.connections[connection][side];
         end.credit += bytes;
         if !std::mem::replace(&mut end.credit_due, true) {

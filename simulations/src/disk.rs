@@ -1,4 +1,8 @@
 //! A host's disk: batches become durable in their order, some time after they were begun.
+//!
+//! What a crash may leave is what redb and fsync allow: each batch wholly or not at all, and never
+//! one without all before it. A batch whose commit failed is taken back before the next is written;
+//! a crash in between may leave it there, although the node was told that it failed.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,12 +12,14 @@ use meshwork::node::event::{BatchId, Row, Table, Write};
 use crate::queue::Micros;
 
 /// What is durable, and what is on its way to be.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Disk {
     rows: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
     pending: VecDeque<(BatchId, Vec<Write>)>,
     /// When the last of them will be durable.
     busy_until: Micros,
+    /// Batches that failed and may have reached the disk in spite of it.
+    limbo: Vec<Vec<Write>>,
     /// It takes no writes.
     pub(crate) broken: bool,
     /// Per kind, the greatest own counter that was ever durable.
@@ -35,6 +41,7 @@ impl Disk {
 
     /// A batch and all before it reach the disk.
     pub(crate) fn store(&mut self, upto: BatchId) {
+        self.limbo.clear();
         while self.pending.front().is_some_and(|(batch, _)| *batch <= upto) {
             if let Some((_, writes)) = self.pending.pop_front() {
                 self.apply(writes);
@@ -67,25 +74,47 @@ impl Disk {
 
     /// A batch and all after it fail.
     pub(crate) fn fail(&mut self) {
+        if self.limbo.is_empty() {
+            self.limbo = self.pending.drain(..).map(|(_, writes)| writes).collect();
+        }
         self.pending.clear();
     }
 
-    /// The machine stops: so many of the batches that were on their way have made it.
+    /// The machine stops: so many of the batches that were on their way, or that failed last, have
+    /// made it.
     pub(crate) fn crash(&mut self, made_it: usize) {
+        for writes in std::mem::take(&mut self.limbo).into_iter().take(made_it) {
+            self.apply(writes);
+        }
         for (_, writes) in self.pending.drain(..).take(made_it).collect::<Vec<_>>() {
             self.apply(writes);
         }
         self.busy_until = 0;
     }
 
-    pub(crate) fn pending_len(&self) -> usize {
-        self.pending.len()
+    /// How many batches may or may not be there after a crash.
+    pub(crate) fn open_len(&self) -> usize {
+        self.pending.len().max(self.limbo.len())
+    }
+
+    /// An older image takes its place; what was durable is remembered for the checkers.
+    pub(crate) fn restore(&mut self, image: &Self) {
+        self.rows.clone_from(&image.rows);
+        self.pending.clear();
+        self.limbo.clear();
+        self.busy_until = 0;
+    }
+
+    /// How many bytes it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.rows.iter().map(|((_, key), value)| key.len() + value.len()).sum()
     }
 
     /// Everything is lost.
     pub(crate) fn wipe(&mut self) {
         self.rows.clear();
         self.pending.clear();
+        self.limbo.clear();
         self.busy_until = 0;
     }
 

@@ -18,6 +18,7 @@ const PROBES: u32 = 6;
 impl World {
     pub(crate) fn end(&mut self) {
         let healed_at = self.queue.now();
+        self.bury();
         self.settle("after all faults ended");
         self.counts.settled_micros = self.queue.now() - healed_at;
         for host in 0..self.hosts.len() {
@@ -28,6 +29,26 @@ impl World {
             && let Err(violation) = self.final_checks()
         {
             self.fail(violation);
+        }
+    }
+
+    /// Has whoever is switched off removed, if the scenario does so; then it comes back, or not.
+    fn bury(&mut self) {
+        let until = self.queue.now() + self.scenario.heal_seconds * SECOND;
+        while self.violation.is_none() && self.hosts.iter().any(|host| host.off && !host.removed) {
+            if self.queue.now() >= until {
+                return self.fail(Violation::new("removal", "who is switched off stays a member"));
+            }
+            let by = self.dice.index(self.hosts.len());
+            self.remove_dead(by);
+            self.run_until(self.queue.now() + SECOND);
+        }
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].off && self.dice.chance(500) {
+                self.power_on(host);
+            } else if self.hosts[host].off {
+                self.hosts[host].stays_down = true;
+            }
         }
     }
 
@@ -89,8 +110,22 @@ impl World {
     }
 
     fn final_checks(&mut self) -> Result<(), Violation> {
+        // Who was destroyed, or stays down without having been removed, owns its part for ever.
         if !self.bereft {
             check::ownership::covered(&self.hosts)?;
+            let ranges = 1 + usize::from(self.widened);
+            check::ownership::ranges(&self.hosts, ranges)?;
+        }
+        if let Some(size) = check::fragments::size(&self.hosts) {
+            self.counts.ring = size.entries as u64;
+            self.counts.ring_live = size.live as u64;
+            self.counts.fragments = size.fragments as u64;
+            if std::env::var_os("FRAG").is_some() {
+                check::fragments::bounded(size)?;
+            }
+        }
+        for host in self.hosts.iter().filter(|host| host.is_member()) {
+            check::replay::equal(host)?;
         }
         for host in 0..self.hosts.len() {
             if self.hosts[host].is_member() {

@@ -13,10 +13,13 @@ use meshwork::node::{
     request::Request,
 };
 
-use crate::{check::Seen, dice::Dice, disk::Disk, kernel::Kernel, queue::Micros};
+use crate::{check::Seen, dice::Dice, disk::Disk, kernel::Kernel, queue::Micros, world::What};
 
 /// The mesh's domain in every run.
 pub(crate) const DOMAIN: &str = "mesh.internal";
+
+/// The unit of drift.
+const MILLION: i128 = 1_000_000;
 
 /// A request that waits for its answer.
 #[derive(Debug, Clone)]
@@ -36,10 +39,20 @@ pub(crate) struct Host {
     pub(crate) boot: u32,
     pub(crate) incarnation: u64,
     pub(crate) running: bool,
+    /// It is switched off until somebody switches it on.
+    pub(crate) off: bool,
+    /// The mesh has removed it.
+    pub(crate) removed: bool,
     /// It will not be started again.
     pub(crate) stays_down: bool,
     /// Its clock's lead over the world's.
-    lead: Micros,
+    lead: i64,
+    /// By how much its clock runs faster than the world's, in millionths.
+    pub(crate) drift: i64,
+    /// It sees nothing: since when, and what it will see once it goes on.
+    pub(crate) suspended: Option<(Micros, Vec<What>)>,
+    /// What its disk once held.
+    pub(crate) image: Option<Disk>,
     /// While it is down: what it would start as.
     pub(crate) node: Node,
     pub(crate) credentials: Option<Credentials>,
@@ -61,17 +74,23 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(index: usize, dice: &mut Dice) -> Result<Self, String> {
-        let last = u8::try_from(index + 1).map_err(|_| "a run has at most 255 hosts".to_owned())?;
+        let number = u16::try_from(index + 1).map_err(|_| "too many hosts".to_owned())?;
+        let [high, low] = number.to_be_bytes();
         let id = PeerId::new(dice.bytes());
         let mut host = Self {
             index,
             id,
-            endpoint: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)), 7780),
+            endpoint: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, high, low)), 7780),
             boot: 0,
             incarnation: 0,
             running: false,
+            off: false,
+            removed: false,
             stays_down: false,
             lead: 0,
+            drift: 0,
+            suspended: None,
+            image: None,
             node: Node::restore(config(index, id, (0, 0)), Vec::new(), Time::ZERO)?,
             credentials: None,
             disk: Disk::new(id),
@@ -94,7 +113,7 @@ impl Host {
     pub(crate) fn start(&mut self, now: Micros, dice: &mut Dice) -> Result<(), String> {
         self.boot += 1;
         self.incarnation = dice.number();
-        self.lead = dice.below(1 << 40);
+        self.lead = i64::try_from(dice.below(1 << 40)).unwrap_or(0);
         self.running = true;
         self.table = Table::new(domain());
         let drawn = (self.incarnation, dice.number());
@@ -119,12 +138,20 @@ impl Host {
 
     /// The world's time on this host's clock.
     pub(crate) fn clock(&self, now: Micros) -> Time {
-        Time::from_micros(now + self.lead)
+        let ticks = i128::from(now) * (MILLION + i128::from(self.drift)) / MILLION;
+        Time::from_micros(u64::try_from(ticks + i128::from(self.lead)).unwrap_or(0))
+    }
+
+    /// Moves its clock, forwards only as the node sees it.
+    pub(crate) fn shift_clock(&mut self, micros: i64) {
+        self.lead += micros;
     }
 
     /// A time of this host's clock on the world's.
     pub(crate) fn world_time(&self, time: Time) -> Micros {
-        time.as_micros().saturating_sub(self.lead)
+        let ticks = i128::from(time.as_micros()) - i128::from(self.lead);
+        let rate = MILLION + i128::from(self.drift);
+        u64::try_from((ticks.max(0) * MILLION + rate - 1) / rate).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn next_link(&mut self) -> LinkId {

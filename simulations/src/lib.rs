@@ -6,6 +6,7 @@
 //! * [`scenario`]: what a run is made of. [`dice`]: the only source of chance. `queue`: the clock.
 //! * [`world`]: the run itself. `host`, `disk`, `kernel`, `net`: what a node is driven by.
 //! * `plan`: which fault and which operation comes when. `operate`: carrying them out.
+//! * `fate`: what befalls machines beyond a crash.
 //! * `ledger`: who was promised which address. [`check`]: what must hold, one file each.
 //! * [`run`]: many seeds. [`report`], [`plot`]: results.
 //!
@@ -17,6 +18,7 @@ pub mod check;
 pub mod dice;
 mod disk;
 mod ending;
+mod fate;
 mod host;
 mod kernel;
 mod ledger;

@@ -182,10 +182,10 @@ impl World {
         }
         self.counts.crashes += 1;
         self.trace.note((now, host), "crash", &[], String::new);
+        self.wake_up(host);
         self.kernel_at_crash(host);
         let this = &mut self.hosts[host];
-        let made_it = this.disk.pending_len() + 1;
-        let made_it = if this.disk.broken { 0 } else { self.dice.index(made_it) };
+        let made_it = self.dice.index(this.disk.open_len() + 1);
         let this = &mut self.hosts[host];
         this.disk.crash(made_it);
         let links: Vec<(usize, usize)> = this.links.values().copied().collect();
@@ -201,7 +201,7 @@ impl World {
         if let Err(violation) = check::update_owned(self, host) {
             self.fail(violation);
         }
-        if !self.hosts[host].stays_down {
+        if !self.hosts[host].stays_down && !self.hosts[host].off {
             let at = now + self.dice.between(50_000, 4 * SECOND);
             self.queue.push(at, What::Act(Act::Restart(host)));
         }
@@ -228,6 +228,7 @@ impl World {
                 }
                 Request::Join { .. } => self.join_again(host),
                 Request::Init { .. } => self.found_again(),
+                Request::Found { .. } => self.found_together_again(host),
                 _ => {}
             }
         }
@@ -235,7 +236,8 @@ impl World {
 
     pub(crate) fn restart(&mut self, host: usize) {
         let now = self.queue.now();
-        if self.hosts[host].running || self.hosts[host].stays_down {
+        let this = &self.hosts[host];
+        if this.running || this.stays_down || this.off {
             return;
         }
         self.trace.note((now, host), "restart", &[], String::new);
@@ -250,6 +252,23 @@ impl World {
     pub(crate) fn recycle(&mut self, host: usize) {
         self.crash(host);
         self.bereft = true;
+        self.counts.recycles += 1;
+        self.scrap_kernel(host);
+        let boot = self.hosts[host].boot;
+        match Host::new(host, &mut self.dice) {
+            Ok(mut new) => {
+                new.boot = boot + 1;
+                new.drift = self.hosts[host].drift;
+                self.hosts[host] = new;
+            }
+            Err(error) => return self.fail(Violation::new("world", error)),
+        }
+        self.started(host);
+        self.join_again(host);
+    }
+
+    /// The machine's memory is gone, and with it all containers and links.
+    pub(crate) fn scrap_kernel(&mut self, host: usize) {
         self.ledger.end_all(host);
         let ports = std::mem::take(&mut self.hosts[host].kernel.ports);
         for (name, port) in ports {
@@ -261,32 +280,14 @@ impl World {
         for address in std::mem::take(&mut self.hosts[host].kernel.gateways) {
             self.ledger.let_go(address, &(host, GATEWAY.to_owned()));
         }
-        let boot = self.hosts[host].boot;
-        match Host::new(host, &mut self.dice) {
-            Ok(mut new) => {
-                new.boot = boot + 1;
-                self.hosts[host] = new;
-            }
-            Err(error) => return self.fail(Violation::new("world", error)),
-        }
-        self.started(host);
-        self.join_again(host);
     }
 
     /// The state directory is lost. Links in the kernel stand until the node removes them.
     pub(crate) fn wipe(&mut self, host: usize) {
         self.crash(host);
         self.ledger.unsure_of_all(host);
-        for holder in self.ledger.holders(host) {
-            self.ledger.end(host, &holder);
-        }
-        let this = &mut self.hosts[host];
-        this.disk.wipe();
-        let now = self.queue.now();
-        if let Err(error) = this.stop(now) {
-            return self.fail(Violation::new("world", error));
-        }
-        self.restart(host);
-        self.join_again(host);
+        self.end_promises(host);
+        self.hosts[host].disk.wipe();
+        self.start_over(host);
     }
 }

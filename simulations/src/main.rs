@@ -9,12 +9,13 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
-use mesh_simulations::{plot, run, scenario::Scenario};
+use mesh_router::Mutation;
+use mesh_simulations::{plot, report::Summary, run, scenario::Scenario};
 
 /// Runs many nodes of a mesh in a made-up world and checks what must always hold.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// A scenario's name (default, calm, partition, crash, exhausted, churn, narrow) or JSON file.
+    /// A scenario's name, or a JSON file that says what differs from the default.
     #[arg(long, default_value = "default")]
     scenario: String,
     /// The first seed.
@@ -35,6 +36,9 @@ struct Arguments {
     /// Print what happened, of the first seed only.
     #[arg(long)]
     trace: bool,
+    /// Break a rule, to see that a checker notices; in a build with the feature `mutations`.
+    #[arg(long)]
+    mutation: Option<String>,
     /// Go on after a seed that failed.
     #[arg(long)]
     keep_going: bool,
@@ -44,14 +48,17 @@ fn parse_hosts(text: &str) -> Result<RangeInclusive<usize>, String> {
     let (first, last) = text.split_once("..").unwrap_or((text, text));
     let number = |text: &str| text.trim_start_matches('=').parse::<usize>().ok();
     match (number(first), number(last)) {
-        (Some(first), Some(last)) if 1 <= first && first <= last && last <= 200 => Ok(first..=last),
-        _ => Err("give a number from 1 to 200, or a range such as 3..7".to_owned()),
+        (Some(first), Some(last)) if 1 <= first && first <= last && last <= 2000 => {
+            Ok(first..=last)
+        }
+        _ => Err("give a number from 1 to 2000, or a range such as 3..7".to_owned()),
     }
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let scenario = Scenario::load(&arguments.scenario)?;
+    let mut scenario = Scenario::load(&arguments.scenario)?;
+    scenario.mutation = arguments.mutation.as_deref().map(mutation).transpose()?;
     println!("seed {}, commit {}, command: {}", arguments.seed, commit(), command());
     if arguments.trace {
         let hosts = run::hosts_of(arguments.seed, &arguments.hosts);
@@ -63,6 +70,7 @@ fn main() -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", serde_json::to_string(&outcome.line)?)?;
         return Ok(code(usize::from(outcome.line.failure.is_some())));
     }
+    let begin = std::time::Instant::now();
     let mut results = Vec::new();
     let mut failed = Vec::new();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -74,9 +82,14 @@ fn main() -> anyhow::Result<ExitCode> {
         if let Some(failure) = &outcome.line.failure {
             failed.push((outcome.line.seed, outcome.line.hosts, failure.clone()));
         }
-        results.push((line, outcome.line.settled_seconds));
+        results.push((line, outcome.line.settled_seconds()));
         failed.is_empty() || arguments.keep_going
     });
+    let seconds = begin.elapsed().as_secs_f64();
+    let runs = results.len() as u64;
+    let seeds_per_second = runs as f64 / seconds;
+    let summary = Summary { runs, failed: failed.len(), seconds, seeds_per_second };
+    println!("{}", serde_json::to_string(&summary)?);
     if let Some(out) = &arguments.out {
         write_results(out, &scenario.name, &results)?;
     }
@@ -89,6 +102,13 @@ fn main() -> anyhow::Result<ExitCode> {
         );
     }
     Ok(code(failed.len()))
+}
+
+/// A rule by its name.
+fn mutation(name: &str) -> anyhow::Result<Mutation> {
+    anyhow::ensure!(cfg!(feature = "mutations"), "build with `--features mutations` for this");
+    let found = Mutation::ALL.into_iter().find(|mutation| format!("{mutation:?}") == name);
+    found.with_context(|| format!("{name} is none of {:?}", Mutation::ALL))
 }
 
 fn code(failures: usize) -> ExitCode {

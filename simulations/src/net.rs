@@ -1,9 +1,13 @@
 //! The underlay and the transport: connections between hosts, and what happens to bytes on them.
 //!
 //! A connection is a reliable stream in order, beside which urgent frames travel each on its own:
-//! they may overtake and, where the scenario says so, come twice. What is lost is sent again, so
-//! loss is delay; what is on its way when a connection dies is gone. A cut drops everything in one
-//! direction, silently.
+//! they overtake the stream and each other, and come twice where the scenario says so. A real link
+//! never doubles a frame; but what is urgent are messages that others pass on and that are asked
+//! again, and a node must bear both in any order. What is lost is sent again, so loss is delay; what
+//! is on its way when a connection dies is gone. A cut drops everything in one direction, silently.
+//!
+//! Beyond any transport, a scenario may lose deltas and let them overtake each other: the stores
+//! promise to bear that, too.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -188,7 +192,7 @@ impl Net {
     pub(crate) fn travel(
         &mut self,
         (connection, side): (usize, usize),
-        bytes: usize,
+        (bytes, urgent): (usize, bool),
         now: Micros,
         dice: &mut Dice,
     ) -> (Micros, Micros) {
@@ -197,7 +201,8 @@ impl Net {
         let end = &mut ends[side];
         let wire = (bytes as u64 * SECOND).checked_div(way.rate).unwrap_or(0);
         end.leaving = end.leaving.max(now) + wire;
-        let left = end.leaving;
+        // What is urgent goes before all that waits.
+        let left = if urgent { now + wire } else { end.leaving };
         let mut arrives = left + way.delay + dice.below(way.delay / 4 + 20);
         while dice.chance(way.loss) {
             arrives += 2 * way.delay + RESEND;

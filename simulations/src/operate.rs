@@ -15,13 +15,13 @@ use crate::{
     check,
     host::Host,
     ledger::Promise,
-    plan::Act,
+    plan::{Act, Leap},
     queue::SECOND,
     world::{What, World},
 };
 
 /// How long people wait for an answer, in milliseconds.
-const PATIENCE: u64 = 5_000;
+pub(crate) const PATIENCE: u64 = 5_000;
 /// Different names that containers have, so that they share some.
 const NAMES: u64 = 12;
 
@@ -61,18 +61,30 @@ impl World {
             }
             Act::Mended(_) => {}
             Act::LinkDeath(host) => self.kill_link(host),
+            Act::Suspend(host) => self.suspend(host),
+            Act::Resume(host, leap) => self.resume(host, leap),
+            Act::PowerOff(host) => self.power_off(host),
+            Act::PowerOn(host) => self.power_on(host),
+            Act::Remove(by) => self.remove_dead(by),
+            Act::RangeAdd(host) => self.add_range(host),
+            Act::FoundTogether(host) => self.found_together(host),
+            Act::Snapshot(host) => self.snapshot(host),
+            Act::RestoreImage(host) => self.restore_image(host),
+            Act::Clone(host, from) => self.clone_machine(host, from),
         }
     }
 
     /// The mesh goes on without it: two others are members and up.
-    fn is_spare(&self, host: usize) -> bool {
+    pub(crate) fn is_spare(&self, host: usize) -> bool {
         let others = self.hosts.iter().filter(|other| other.index != host && other.is_member());
         self.founded && others.filter(|other| other.node.is_ready()).count() >= 2
     }
 
     /// Everybody is there and knows everything, so a disk can be lost without losing knowledge.
     fn is_calm(&self) -> bool {
-        !self.net.is_cut_anywhere() && check::convergence::differences(&self.hosts).is_none()
+        !self.net.is_cut_anywhere()
+            && self.hosts.iter().all(|host| host.suspended.is_none())
+            && check::convergence::differences(&self.hosts).is_none()
     }
 
     fn found(&mut self) {
@@ -84,7 +96,7 @@ impl World {
             self.founded = check::answers::knows_its_mesh(&self.hosts[0]);
             return self.found_again();
         }
-        let range = self.dice.pick(&self.scenario.ranges);
+        let range = self.scenario.ranges[self.range];
         let request = Request::Init { credentials: self.credentials.clone(), ranges: vec![range] };
         self.ask(0, request, PATIENCE);
     }
@@ -245,6 +257,9 @@ impl World {
             Ok(reply) => self.succeeded(host, asked.request, *reply),
             Err(refusal) => {
                 self.counts.refused += 1;
+                if let Err(violation) = check::waiting::named(host, &refusal) {
+                    self.fail(violation);
+                }
                 if asked.probe
                     && let Err(violation) =
                         check::answers::fair_refusal(&self.hosts, host, &refusal)
@@ -261,7 +276,9 @@ impl World {
             self.fail(violation);
         }
         match (request, reply) {
-            (Request::Init { .. }, _) => self.founded = true,
+            (Request::Init { .. } | Request::Found { .. }, _) => self.founded = true,
+            (Request::PeerRemove { peers, .. }, _) => self.removed(&peers),
+            (Request::RangeAdd(_), _) => self.widened = true,
             (Request::Attach(request), Reply::Attached(attachment)) => {
                 self.attached(host, *request, attachment);
             }
@@ -331,6 +348,7 @@ impl World {
                 self.ledger.unsure(host, &name);
             }
             Request::Init { .. } => self.found_again(),
+            Request::Found { .. } => self.found_together_again(host),
             // It may have left all the same, if it was the disk that failed.
             Request::Leave if self.hosts[host].credentials.is_none() => {
                 self.ledger.end_all(host);
@@ -346,6 +364,9 @@ impl World {
             return;
         }
         self.healed = true;
+        for host in 0..self.hosts.len() {
+            self.resume(host, Leap::None);
+        }
         let parked = self.net.heal();
         self.unpark(parked);
         let down = self.dice.chance(self.scenario.stays_down) && self.hosts.len() > 2;
@@ -360,7 +381,7 @@ impl World {
             }
             self.restart(host);
         }
-        if !self.founded {
+        if !self.founded && self.scenario.founders == 0 {
             self.queue.push(0, What::Act(Act::Found));
         }
     }

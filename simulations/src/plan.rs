@@ -25,7 +25,7 @@ pub(crate) enum Act {
     Recycle(usize),
     /// The state directory is lost; the host's key is not.
     Wipe(usize),
-    /// The node dies, at once or in the middle of its outputs.
+    /// The node dies, at once or before the output after so many.
     Crash(usize, Option<u64>),
     Restart(usize),
     DiskFault(usize),
@@ -34,17 +34,72 @@ pub(crate) enum Act {
     Mended(Vec<(usize, usize)>),
     /// A connection of the host dies.
     LinkDeath(usize),
+    /// The host sees nothing until it is resumed.
+    Suspend(usize),
+    Resume(usize, Leap),
+    PowerOff(usize),
+    PowerOn(usize),
+    /// This host is asked to remove those that are switched off.
+    Remove(usize),
+    RangeAdd(usize),
+    /// A founder among several begins.
+    FoundTogether(usize),
+    /// An image of the host's disk is made; later the host is set back to it.
+    Snapshot(usize),
+    RestoreImage(usize),
+    /// The first becomes a machine with the key and the disk of the second.
+    Clone(usize, usize),
+}
+
+impl Act {
+    /// The host whose node is asked for something, if the act is that.
+    pub(crate) fn asks(&self) -> Option<usize> {
+        match self {
+            Self::Join(host)
+            | Self::Attach(host)
+            | Self::Repeat(host)
+            | Self::Detach(host)
+            | Self::Claim(host)
+            | Self::NameAdd(host)
+            | Self::NameRemove(host)
+            | Self::Leave(host)
+            | Self::Remove(host)
+            | Self::RangeAdd(host)
+            | Self::FoundTogether(host) => Some(*host),
+            Self::Found => Some(0),
+            _ => None,
+        }
+    }
+}
+
+/// What the clock of a suspended host does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leap {
+    /// It goes on.
+    None,
+    /// It stands still.
+    Back,
+    /// It is so many microseconds further than the time that passed.
+    Ahead(i64),
 }
 
 /// A run's acts and their times, in no order.
 pub(crate) fn acts(scenario: &Scenario, hosts: usize, dice: &mut Dice) -> Vec<(Micros, Act)> {
-    let mut acts = vec![(dice.below(SECOND / 2), Act::Found)];
-    acts.extend((1..hosts).map(|host| (dice.below(2 * SECOND), Act::Join(host))));
+    let founders = usize::from(scenario.founders).min(hosts);
+    let mut acts: Acts = (0..founders)
+        .map(|host| (dice.below(4 * SECOND), Act::FoundTogether(host)))
+        .chain((founders == 0).then(|| (0, Act::Found)))
+        .collect();
+    let first = founders.max(1);
+    acts.extend((first..hosts).map(|host| (dice.below(2 * SECOND), Act::Join(host))));
     let end = scenario.trouble_seconds * SECOND;
     workload(scenario, (hosts, end), dice, &mut acts);
     faults(scenario, (hosts, end), dice, &mut acts);
     partitions(scenario, (hosts, end), dice, &mut acts);
     rare(scenario, (hosts, end), dice, &mut acts);
+    flaps(scenario, (hosts, end), dice, &mut acts);
+    suspensions(scenario, (hosts, end), dice, &mut acts);
+    machines(scenario, (hosts, end), dice, &mut acts);
     acts
 }
 
@@ -71,7 +126,7 @@ fn workload(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: 
 
 fn faults(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: &mut Acts) {
     for _ in 0..dice.below(s.crashes + 1) {
-        let middle = dice.chance(700).then(|| dice.below(6));
+        let middle = dice.chance(700).then(|| dice.below(30));
         acts.push((dice.below(end), Act::Crash(dice.index(hosts), middle)));
     }
     for _ in 0..dice.below(s.disk_faults + 1) {
@@ -114,6 +169,70 @@ fn rare(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: &mut
         if hosts >= 3 && dice.chance(chance) {
             acts.push((dice.between(end / 4, end), act(dice.index(hosts))));
         }
+    }
+}
+
+/// A connection is cut and mended many times a second for a while, in one direction or both.
+fn flaps(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: &mut Acts) {
+    for _ in 0..dice.below(s.flaps + 1) {
+        let (a, b) = (dice.index(hosts), dice.index(hosts));
+        if a == b {
+            continue;
+        }
+        let ways = if dice.chance(300) { vec![(a, b)] } else { vec![(a, b), (b, a)] };
+        let (mut at, period) = (dice.below(end), dice.between(SECOND / 50, SECOND));
+        let until = at + dice.between(SECOND / 2, 5 * SECOND);
+        while at < until {
+            acts.push((at, Act::Cut(ways.clone())));
+            acts.push((at + dice.between(1, period), Act::Mended(ways.clone())));
+            at += period + dice.below(period);
+        }
+    }
+}
+
+/// Hosts are stopped for a while; their clocks then stand still, go on, or leap by hours.
+fn suspensions(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: &mut Acts) {
+    for _ in 0..dice.below(s.suspensions + 1) {
+        let (host, from) = (dice.index(hosts), dice.below(end));
+        // From a hiccup, over what links survive, to what they do not.
+        let span = SECOND / 10 << dice.below(8);
+        let leap = match dice.below(3) {
+            0 => Leap::None,
+            1 => Leap::Back,
+            _ => Leap::Ahead(i64::try_from(dice.below(12 * 3600) * SECOND).unwrap_or(0)),
+        };
+        acts.push((from, Act::Suspend(host)));
+        acts.push((from + dice.between(span / 2, span), Act::Resume(host, leap)));
+    }
+}
+
+/// Machines that are switched off and removed, set back, cloned; ranges that are added.
+fn machines(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: &mut Acts) {
+    if hosts >= 3 && dice.chance(s.remove) {
+        let dead = dice.index(hosts);
+        let at = dice.between(end / 4, end / 2);
+        acts.push((at, Act::PowerOff(dead)));
+        for _ in 0..dice.between(1, 4) {
+            acts.push((dice.between(at, end), Act::Remove(dice.index(hosts))));
+        }
+    }
+    if dice.chance(s.range_add) {
+        for _ in 0..dice.between(1, 2) {
+            acts.push((dice.between(end / 4, end), Act::RangeAdd(dice.index(hosts))));
+        }
+    }
+    if dice.chance(s.restore) {
+        let (host, from) = (dice.index(hosts), dice.below(end));
+        acts.push((from, Act::Snapshot(host)));
+        acts.push((dice.between(from, end), Act::RestoreImage(host)));
+    }
+    if hosts >= 3 && dice.chance(s.clone) {
+        let (host, from) = (dice.index(hosts), dice.index(hosts));
+        acts.push((dice.between(end / 4, end), Act::Clone(host, from)));
+    }
+    for turn in 0..s.recycles {
+        let host = usize::try_from(turn).unwrap_or(0) % hosts;
+        acts.push((end / 20 + end * turn / s.recycles, Act::Recycle(host)));
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::check::Violation;
 
 /// What was counted in a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Events that happened.
     pub steps: u64,
@@ -14,6 +14,7 @@ pub struct Counts {
     /// From the end of the faults until all was well, in microseconds.
     pub settled_micros: u64,
     /// Attaches and claims that succeeded.
+    #[serde(rename = "attaches_ok")]
     pub attached: u64,
     /// Requests of all kinds that were refused.
     pub refused: u64,
@@ -23,6 +24,8 @@ pub struct Counts {
     pub partitions: u64,
     /// Hosts that were told to leave.
     pub leaves: u64,
+    /// Hosts that were destroyed.
+    pub recycles: u64,
     /// Dials.
     pub dials: u64,
     /// Links that a node was told of.
@@ -33,7 +36,14 @@ pub struct Counts {
     pub bytes: u64,
     /// Batches for disks.
     pub batches: u64,
+    /// Entries about blocks in the ring at the end.
+    pub ring: u64,
+    /// Those of them that say something.
+    pub ring_live: u64,
+    /// The least number of blocks that say who owns what at the end.
+    pub fragments: u64,
     /// Hash of the trace.
+    #[serde(serialize_with = "hexadecimal")]
     pub trace: u64,
 }
 
@@ -46,36 +56,24 @@ pub struct Line {
     pub seed: u64,
     /// How many hosts.
     pub hosts: usize,
-    /// Events that happened.
-    pub steps: u64,
-    /// Virtual time.
-    pub virtual_seconds: f64,
-    /// From the end of the faults until all was well.
-    pub settled_seconds: f64,
-    /// Attaches and claims that succeeded.
-    pub attaches_ok: u64,
-    /// Requests that were refused.
-    pub refused: u64,
-    /// Crashes.
-    pub crashes: u64,
-    /// Partitions.
-    pub partitions: u64,
-    /// Leaves.
-    pub leaves: u64,
-    /// Dials.
-    pub dials: u64,
-    /// Links that came up.
-    pub links: u64,
-    /// Frames sent.
-    pub frames: u64,
-    /// Bytes sent.
-    pub bytes: u64,
-    /// Batches persisted or begun.
-    pub batches: u64,
-    /// Hash of the trace, hexadecimal.
-    pub trace: String,
+    /// What was counted.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// What did not hold.
     pub failure: Option<String>,
+}
+
+/// The result of many runs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// How many runs.
+    pub runs: u64,
+    /// How many of them failed.
+    pub failed: usize,
+    /// How long they took.
+    pub seconds: f64,
+    /// Runs per second, on all threads together.
+    pub seeds_per_second: f64,
 }
 
 impl Line {
@@ -83,29 +81,19 @@ impl Line {
     pub fn new(
         scenario: &str,
         (seed, hosts): (u64, usize),
-        counts: &Counts,
+        counts: Counts,
         violation: Option<&Violation>,
     ) -> Self {
-        let seconds = |micros: u64| std::time::Duration::from_micros(micros).as_secs_f64();
-        Self {
-            scenario: scenario.to_owned(),
-            seed,
-            hosts,
-            steps: counts.steps,
-            virtual_seconds: seconds(counts.virtual_micros),
-            settled_seconds: seconds(counts.settled_micros),
-            attaches_ok: counts.attached,
-            refused: counts.refused,
-            crashes: counts.crashes,
-            partitions: counts.partitions,
-            leaves: counts.leaves,
-            dials: counts.dials,
-            links: counts.links,
-            frames: counts.frames,
-            bytes: counts.bytes,
-            batches: counts.batches,
-            trace: format!("{:016x}", counts.trace),
-            failure: violation.map(ToString::to_string),
-        }
+        let failure = violation.map(ToString::to_string);
+        Self { scenario: scenario.to_owned(), seed, hosts, counts, failure }
     }
+
+    /// From the end of the faults until all was well.
+    pub fn settled_seconds(&self) -> f64 {
+        std::time::Duration::from_micros(self.counts.settled_micros).as_secs_f64()
+    }
+}
+
+fn hexadecimal<S: serde::Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{hash:016x}"))
 }

@@ -36,6 +36,7 @@ pub fn hosts_of(seed: u64, hosts: &RangeInclusive<usize>) -> usize {
 
 /// Runs one seed. A panic of a node is a failure like another.
 pub fn one(scenario: &Scenario, seed: u64, hosts: usize, trace: bool) -> Outcome {
+    break_rules(scenario);
     let run = || match World::new(scenario, seed, hosts, trace) {
         Ok(mut world) => {
             world.run();
@@ -53,9 +54,19 @@ pub fn one(scenario: &Scenario, seed: u64, hosts: usize, trace: bool) -> Outcome
         let violation = Violation::new("panic", text.unwrap_or_else(|| "a panic".to_owned()));
         (Counts::default(), Some(violation), Vec::new())
     });
-    let line = Line::new(&scenario.name, (seed, hosts), &counts, violation.as_ref());
+    let line = Line::new(&scenario.name, (seed, hosts), counts, violation.as_ref());
     Outcome { line, trace }
 }
+
+/// Switches on, on this thread, what the scenario breaks.
+#[cfg(feature = "mutations")]
+fn break_rules(scenario: &Scenario) {
+    mesh_router::mutation::switch(scenario.mutation);
+    mesh_router::mutation::cut_deltas(scenario.cut_deltas);
+}
+
+#[cfg(not(feature = "mutations"))]
+fn break_rules(_: &Scenario) {}
 
 /// Runs so many seeds from the first on and hands each result on, in order, until `sink` says stop.
 pub fn many(

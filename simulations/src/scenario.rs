@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use ipnetwork::IpNetwork;
+use mesh_router::Mutation;
 use serde::{Deserialize, Serialize};
 
 /// How a run goes. Chances are per mille, times in milliseconds unless the name says otherwise.
@@ -44,6 +45,31 @@ pub struct Scenario {
     pub wipe: u32,
     /// Runs in which a host stays down.
     pub stays_down: u32,
+    /// Pairs of hosts whose connection flaps, in a run, at most.
+    pub flaps: u64,
+    /// Hosts that are suspended, or whose clock leaps, in a run, at most.
+    pub suspensions: u64,
+    /// By how much clocks run too fast or too slow, at most.
+    pub drift: u32,
+    /// Deltas that are lost on a link that lives: see `net`.
+    pub delta_loss: u32,
+    /// Deltas are cut anywhere: needs the feature `mutations`.
+    pub cut_deltas: bool,
+    /// Runs in which a host gets back an old image of its disk.
+    pub restore: u32,
+    /// Runs in which a host is a clone of another.
+    pub clone: u32,
+    /// Runs in which a host is switched off and removed.
+    pub remove: u32,
+    /// Runs in which a range is added.
+    pub range_add: u32,
+    /// So many hosts found the mesh together; 0: the first does it alone.
+    pub founders: u16,
+    /// Hosts that are recycled in a run, one after the other, whatever `recycle` says.
+    pub recycles: u64,
+    /// The rule that is broken, in a build with the feature `mutations`.
+    #[serde(skip)]
+    pub mutation: Option<Mutation>,
 }
 
 impl Default for Scenario {
@@ -68,13 +94,29 @@ impl Default for Scenario {
             recycle: 150,
             wipe: 100,
             stays_down: 100,
+            flaps: 1,
+            suspensions: 1,
+            drift: 30,
+            delta_loss: 0,
+            cut_deltas: false,
+            restore: 0,
+            clone: 0,
+            remove: 0,
+            range_add: 0,
+            founders: 0,
+            recycles: 0,
+            mutation: None,
         }
     }
 }
 
-/// The names that [`Scenario::named`] knows.
-pub const NAMES: [&str; 7] =
-    ["default", "calm", "partition", "crash", "exhausted", "churn", "narrow"];
+/// The names of scenarios that today's code passes.
+pub const NAMES: [&str; 9] =
+    ["default", "calm", "partition", "crash", "exhausted", "churn", "narrow", "suspend", "lossy"];
+/// The names of scenarios that need what is not built yet.
+pub const AHEAD: [&str; 5] = ["founders", "remove", "ranges", "restore", "clone"];
+/// The names of scenarios that are about size; the number of hosts is the caller's.
+pub const LARGE: [&str; 2] = ["recycle", "large"];
 
 impl Scenario {
     /// A scenario that is built in.
@@ -93,6 +135,9 @@ impl Scenario {
             recycle: 0,
             wipe: 0,
             stays_down: 0,
+            flaps: 0,
+            suspensions: 0,
+            drift: 0,
             ..all.clone()
         };
         let small = || vec!["10.32.0.0/26".parse().expect("a constant")];
@@ -104,6 +149,28 @@ impl Scenario {
             "exhausted" => Self { ranges: small(), operations_per_second: 8, ..all },
             "churn" => Self { leave: 700, recycle: 700, wipe: 500, ..all },
             "narrow" => Self { narrow: 1000, delay_max: 200, ..all },
+            "suspend" => Self { suspensions: 8, flaps: 4, drift: 50, crashes: 2, ..calm },
+            "lossy" => Self { delta_loss: 300, loss: 200, duplicate: 300, ..all },
+            "founders" => Self { founders: 3, ..all },
+            "remove" => Self { remove: 1000, recycle: 0, stays_down: 0, ..all },
+            "ranges" => Self { range_add: 1000, ..all },
+            "restore" => Self { restore: 1000, ..all },
+            "clone" => Self { clone: 1000, ..calm },
+            "recycle" => Self {
+                recycles: 400,
+                trouble_seconds: 400,
+                operations_per_second: 1,
+                ranges: vec!["10.32.0.0/16".parse().expect("a constant")],
+                ..calm
+            },
+            "large" => Self {
+                ranges: vec!["10.32.0.0/12".parse().expect("a constant")],
+                operations_per_second: 1,
+                crashes: 10,
+                partitions: 2,
+                flaps: 2,
+                ..calm
+            },
             _ => return None,
         })
     }
@@ -133,8 +200,8 @@ mod tests {
 
     #[test]
     fn every_name_that_is_listed_is_known() {
-        for name in NAMES {
-            assert_eq!(Scenario::named(name).unwrap().name, name);
+        for name in NAMES.iter().chain(&AHEAD).chain(&LARGE) {
+            assert_eq!(Scenario::named(name).unwrap().name, *name);
         }
         assert!(Scenario::load("no-such-scenario").is_err());
     }

@@ -108,6 +108,10 @@ pub struct World {
     /// A host was destroyed or will not come back: its part of the space is lost.
     pub(crate) bereft: bool,
     pub(crate) credentials: Credentials,
+    /// Which of the scenario's ranges the mesh has.
+    pub(crate) range: usize,
+    /// A range was added.
+    pub(crate) widened: bool,
     last_request: u64,
     pub(crate) last_container: u64,
 }
@@ -141,11 +145,16 @@ impl World {
                 mesh: MeshId::new(dice.bytes()),
                 secret: Secret(dice.bytes()),
             },
+            range: dice.index(scenario.ranges.len()),
+            widened: false,
             last_request: 0,
             last_container: 0,
             dice,
         };
         for host in 0..hosts {
+            let most = u64::from(scenario.drift) * 1000;
+            let drift = world.dice.below(2 * most + 1);
+            world.hosts[host].drift = drift as i64 - most as i64;
             world.started(host);
         }
         Ok(world)
@@ -185,6 +194,12 @@ impl World {
     }
 
     fn happen(&mut self, what: What) {
+        if let Some(host) = self.concerns(&what)
+            && let Some((_, missed)) = &mut self.hosts[host].suspended
+        {
+            missed.push(what);
+            return;
+        }
         match what {
             What::Act(act) => self.act(act),
             What::Wake { host, token } => self.wake(host, token),
@@ -208,6 +223,27 @@ impl World {
                 }
             }
             What::KernelDone { host, boot } => self.kernel_done((host, boot)),
+        }
+    }
+
+    /// The host that an event needs to be awake.
+    fn concerns(&self, what: &What) -> Option<usize> {
+        match what {
+            What::Act(act) => act.asks(),
+            What::Wake { host, .. }
+            | What::DialFailed { host, .. }
+            | What::Stored { host, .. }
+            | What::Persisted { host, .. }
+            | What::KernelDone { host, .. } => Some(*host),
+            // Somebody else's machine answers, or does not.
+            What::Knock { .. } => None,
+            What::LinkUp { connection, side }
+            | What::LinkDown { connection, side, .. }
+            | What::Arrival { connection, side, .. }
+            | What::Activity { connection, side }
+            | What::Sent { connection, side } => {
+                Some(self.net.connections[*connection][*side].host)
+            }
         }
     }
 
@@ -242,9 +278,17 @@ impl World {
         let now = self.queue.now();
         note(&mut self.trace, (now, host), &input);
         let timeout = matches!(input, Input::Timeout);
+        let before = match &input {
+            Input::Frame { bytes, .. } => check::grants::before(&self.hosts[host], bytes),
+            _ => None,
+        };
         let this = &mut self.hosts[host];
         let clock = this.clock(now);
         this.node.handle_input(input, clock);
+        let granted = before.map_or(Ok(()), |before| check::grants::after(this, &before));
+        if let Err(violation) = granted {
+            self.fail(violation);
+        }
         self.drain(host);
         let this = &mut self.hosts[host];
         if !this.running {
@@ -258,22 +302,17 @@ impl World {
     }
 
     fn drain(&mut self, host: usize) {
-        let mut armed = self.hosts[host].armed;
-        let mut any = false;
         while let Some(output) = self.hosts[host].node.poll_output() {
-            any = true;
-            if armed == Some(0) {
-                break;
+            match &mut self.hosts[host].armed {
+                Some(0) => return self.crash(host),
+                Some(left) => *left -= 1,
+                None => {}
             }
-            armed = armed.map(|left| left - 1);
             self.output(host, output);
-        }
-        if any && self.hosts[host].armed.is_some() {
-            self.crash(host);
         }
     }
 
-    fn set_alarm(&mut self, host: usize, after_timeout: bool) {
+    pub(crate) fn set_alarm(&mut self, host: usize, after_timeout: bool) {
         let now = self.queue.now();
         let this = &mut self.hosts[host];
         let Some(at) = this.node.poll_timeout().map(|time| this.world_time(time).max(now)) else {
@@ -303,7 +342,12 @@ impl World {
         match output {
             Output::Membership(credentials) => self.hosts[host].credentials = credentials,
             Output::Dial(target) => self.dial(host, target),
-            Output::Send { link, urgent, bytes } => self.send(host, link, urgent, bytes),
+            Output::Send { link, urgent, bytes } => {
+                if let Err(violation) = check::grants::durable(&self.hosts[host], &bytes) {
+                    self.fail(violation);
+                }
+                self.send(host, link, urgent, bytes);
+            }
             Output::Close { link, reason: _ } => self.close(host, link),
             Output::Persist { batch, writes } => self.persist(host, batch, writes),
             Output::Wire { holder, wiring } => {

@@ -12,8 +12,8 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
     let again = one(&scenario, 7, 4, true);
     assert!(first.trace.len() > 1000);
     assert_eq!(first.trace, again.trace);
-    assert_eq!(first.line.trace, again.line.trace);
-    assert_ne!(first.line.trace, one(&scenario, 8, 4, false).line.trace);
+    assert_eq!(first.line.counts.trace, again.line.counts.trace);
+    assert_ne!(first.line.counts.trace, one(&scenario, 8, 4, false).line.counts.trace);
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_seed_of_each_scenario_after_another_passes() {
             let line = outcome.line;
             assert_eq!(line.failure, None, "--scenario {name} --seed {} --hosts 3..5", line.seed);
             assert_eq!(line.hosts, hosts_of(line.seed, &hosts));
-            assert!(line.attaches_ok > 0);
+            assert!(line.counts.attached > 0);
             ran += 1;
             true
         });

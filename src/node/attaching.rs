@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use mesh_dns::Name;
 use mesh_ipam::{AllocateError, Block, Holder, Wanted};
-use mesh_router::Time;
+use mesh_router::{Mutation, Time, mutation};
 use rand::RngExt;
 
 use super::{
@@ -334,7 +334,8 @@ impl Node {
         let batch = self.journal.current();
         let slot = self.slots.get_mut(holder).expect("only slots that exist are stored");
         let record = slot.record.clone();
-        slot.stage = Stage::Making { storing: Some(batch), wiring: wire };
+        let storing = (!mutation::on(Mutation::ReplyEarly)).then_some(batch);
+        slot.stage = Stage::Making { storing, wiring: wire };
         self.storing.entry(batch).or_default().push(holder.clone());
         self.write_record(&record);
         if let Some(wiring) = record.wiring.filter(|_| wire) {

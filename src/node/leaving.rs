@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use mesh_ipam::council::{DECREE, WishId};
-use mesh_router::{PeerId, Router, Time, member::Info};
+use mesh_router::{Mutation, PeerId, Router, Time, member::Info, mutation};
 
 use super::{
     Node,
@@ -176,6 +176,9 @@ impl Node {
                 let info = mesh_router::member::info(self.router.members(), self.config.me);
                 if let Some(info) = info.cloned() {
                     self.router.describe(Info { left: true, ..info });
+                }
+                if mutation::on(Mutation::LeaveUnconfirmed) {
+                    return self.clear();
                 }
                 let counter = self.ipam.store().own_counter();
                 self.ask_heir(heir, counter);

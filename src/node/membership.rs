@@ -9,9 +9,10 @@ use std::{
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use mesh_ipam::{Block, Wanted};
 use mesh_router::{
-    MeshId, Time,
+    MeshId, Mutation, Time,
     link::LinkUp,
     member::{ENDPOINTS_MAX, Info},
+    mutation,
 };
 
 use super::{
@@ -176,6 +177,9 @@ impl Node {
         }
         self.enter(credentials);
         self.begin_recall();
+        if mutation::on(Mutation::SettleUntold) {
+            self.router.settle(self.now);
+        }
         for target in targets {
             self.router.add_target(*target);
             self.write_target(*target, true);

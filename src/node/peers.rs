@@ -9,7 +9,7 @@ use mesh_ipam::{
     SpaceMessage,
     council::{DECREE, message::CouncilMessage},
 };
-use mesh_router::{Kind, PeerId, Time, codec, member};
+use mesh_router::{Kind, Mutation, PeerId, Time, codec, member, mutation};
 use serde::{Deserialize, Serialize};
 
 use super::{Node, event::Output};
@@ -65,7 +65,9 @@ impl Node {
             // Who is still being told what it once wrote can give nothing away, nor who does not
             // know yet that no link from before a restart holds an address. It is asked again.
             Ok(PeerMessage::Space(SpaceMessage::Request(_)))
-                if self.recalling || !self.programmed || self.unsure_because().is_some() => {}
+                if self.recalling
+                    || !(self.programmed || mutation::on(Mutation::ServeUnprogrammed))
+                    || self.unsure_because().is_some() => {}
             Ok(PeerMessage::Space(message)) => self.ipam.handle_message(from, message, self.now),
             Ok(PeerMessage::Council(message)) => self.on_council(from, message),
             Ok(PeerMessage::HandOver { counter, decreed }) => {

@@ -1,6 +1,7 @@
 //! What becomes of a slot once it was handed to disk and kernel: it stands, fails or is removed.
 
 use mesh_ipam::Holder;
+use mesh_router::{Mutation, mutation};
 
 use super::{
     Node, PORTS_DELAY,
@@ -67,6 +68,9 @@ impl Node {
         self.storing.entry(batch).or_default().push(holder.clone());
         self.delete_record(&record);
         self.zone.remove_holder(&zone_holder(holder));
+        if mutation::on(Mutation::ReleaseEarly) {
+            self.ipam.release(holder);
+        }
         if let Some(wiring) = wiring {
             let holder = holder.clone();
             self.outputs.push_back(Output::Unwire { holder, host_name: wiring.host_name });

@@ -3,12 +3,12 @@
 //! Four hosts and 16 addresses; a model knows who holds each address's token. Random grants,
 //! allocations, and deliveries of partial deltas that are late, lost, doubled and reordered.
 
-use mesh_router::store::Cursor;
+use mesh_router::{Mutation, mutation, store::Cursor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{block, holder, peer};
-use crate::{Block, Family, Ipam, Owner, Wanted, view::Mutation};
+use crate::{Block, Family, Ipam, Owner, Wanted};
 
 const HOSTS: usize = 4;
 const ADDRESSES: u128 = 16;
@@ -24,13 +24,12 @@ struct World {
     flying: Vec<(usize, Vec<u8>)>,
     /// Held addresses keep blocks from being granted, so half of the runs have none.
     allocating: bool,
-    mutation: Mutation,
 }
 
 type Fault = String;
 
 impl World {
-    fn new(seed: u64, mutation: Mutation) -> Self {
+    fn new(seed: u64) -> Self {
         let mut hosts: Vec<Ipam> = (0..HOSTS).map(|index| Ipam::new(id(index))).collect();
         hosts[0].found(&[range()]).unwrap();
         let mut world = Self {
@@ -40,12 +39,8 @@ impl World {
             known: vec![true; 16],
             flying: Vec::new(),
             allocating: seed.is_multiple_of(2),
-            mutation,
         };
         world.exchange_all();
-        for host in &mut world.hosts {
-            host.mutation = mutation;
-        }
         world
     }
 
@@ -95,7 +90,8 @@ impl World {
         let block = Block::at(Family::V4, number, length);
         let host = &self.hosts[giver];
         let pool = &host.pools[&range()];
-        let partly = self.mutation.grant_fragments && pool.owned().contains(block.first_number());
+        let fragments = mutation::on(Mutation::GrantFragments);
+        let partly = fragments && pool.owned().contains(block.first_number());
         let held = host.held.between(block.first(), block.last()).next().is_some();
         (host.is_spare(&block) || (partly && !held)).then_some(block)
     }
@@ -244,10 +240,12 @@ fn index(number: u128) -> usize {
 }
 
 /// The first seed that fails, and how.
-fn first_fault(seeds: u64, mutation: Mutation) -> Option<(u64, Fault)> {
+fn first_fault(seeds: u64, broken: Option<Mutation>) -> Option<(u64, Fault)> {
     (0..seeds).find_map(|seed| {
-        let fault = World::new(seed, mutation).run().err()?;
-        Some((seed, fault))
+        mutation::switch(None);
+        let mut world = World::new(seed);
+        mutation::switch(broken);
+        Some((seed, world.run().err()?))
     })
 }
 
@@ -258,27 +256,27 @@ fn seeds() -> u64 {
 
 #[test]
 fn no_address_is_ever_believed_own_by_two_hosts_and_none_is_lost() {
-    assert_eq!(first_fault(seeds(), Mutation::default()), None);
+    assert_eq!(first_fault(seeds(), None), None);
 }
 
 #[test]
 fn granting_blocks_that_are_not_solid_is_caught() {
-    let mutation = Mutation { grant_fragments: true, ..Mutation::default() };
-    let (seed, fault) = first_fault(2_000, mutation).expect("rule 1 is dropped and nobody notices");
+    let broken = Some(Mutation::GrantFragments);
+    let (seed, fault) = first_fault(2_000, broken).expect("rule 1 is dropped and nobody notices");
     println!("seed {seed}: {fault}");
 }
 
 #[test]
 fn retirement_without_naming_a_version_is_caught() {
-    let mutation = Mutation { forget_within: true, ..Mutation::default() };
-    let (seed, fault) = first_fault(10_000, mutation).expect("rule 2 is dropped unnoticed");
+    let broken = Some(Mutation::ForgetWithin);
+    let (seed, fault) = first_fault(10_000, broken).expect("rule 2 is dropped unnoticed");
     println!("seed {seed}: {fault}");
     assert!(fault.contains("another's") || fault.contains("held"), "{fault}");
 }
 
 #[test]
 fn retiring_after_the_grant_is_caught() {
-    let mutation = Mutation { retire_late: true, ..Mutation::default() };
-    let (seed, fault) = first_fault(10_000, mutation).expect("the order does not matter");
+    let broken = Some(Mutation::RetireLate);
+    let (seed, fault) = first_fault(10_000, broken).expect("the order does not matter");
     println!("seed {seed}: {fault}");
 }

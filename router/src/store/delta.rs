@@ -8,6 +8,7 @@ use super::{COUNTER_MAX, Dot, Entry, Register, Store, VersionVector};
 use crate::{
     PeerId,
     codec::{self, FRAME_BYTES_MAX},
+    mutation::{self, Mutation},
 };
 
 /// Origins that a store takes entries of. Chosen: twice what a reachability set can name; a hello,
@@ -16,6 +17,8 @@ pub const ORIGINS_MAX: usize = 1 << 13;
 /// Entries that a store takes of one origin; above what any register's own bounds let it write.
 pub const ENTRIES_PER_ORIGIN_MAX: usize = 1 << 18;
 
+/// The size of a delta while tests have deltas cut anywhere.
+const CUT_BYTES: usize = 60;
 /// What a run costs beside its entries: origin, interval and flag.
 const RUN_HEAD_BYTES: usize = 24;
 
@@ -94,7 +97,9 @@ impl<R: Register> Store<R> {
     /// half a frame: an entry that one origin's run leaves out was superseded by another's, which
     /// must come with it.
     pub fn delta(&self, since: &Cursor, wanted: impl Fn(PeerId) -> bool, budget: usize) -> Delta {
-        if R::SINGLE_WRITER {
+        if mutation::cuts_deltas() {
+            self.delta_cut(since, wanted, CUT_BYTES)
+        } else if R::SINGLE_WRITER {
             self.delta_cut(since, wanted, budget)
         } else {
             self.delta_cut(since, |_| true, budget.max(FRAME_BYTES_MAX / 2))
@@ -115,6 +120,10 @@ impl<R: Register> Store<R> {
         for (&origin, &seen) in &self.vector.dots {
             let seen = if origin == self.me { self.durable } else { seen };
             if seen <= since.have.get(&origin) || !wanted(origin) {
+                continue;
+            }
+            if mutation::on(Mutation::SkipOrigin) && origin != self.me && !runs.is_empty() {
+                delta.cursor.have.dots.insert(origin, seen);
                 continue;
             }
             if size >= budget && !runs.is_empty() {
@@ -206,7 +215,7 @@ impl<R: Register> Store<R> {
         if runs.iter().any(barred) {
             return Ok(false);
         }
-        let out = |run: &Run<_, _>| run.after > self.vector.get(&run.origin) || self.is_full(run);
+        let out = |run: &Run<_, _>| self.is_gap(run) || self.is_full(run);
         if !R::SINGLE_WRITER && runs.iter().any(out) {
             return Ok(false);
         }
@@ -216,6 +225,11 @@ impl<R: Register> Store<R> {
         }
         self.check_invariants();
         Ok(all)
+    }
+
+    /// Whether a run begins after what is here.
+    fn is_gap(&self, run: &Run<R::Key, R::Value>) -> bool {
+        run.after > self.vector.get(&run.origin) && !mutation::on(Mutation::ApplyGap)
     }
 
     /// Whether taking a run would pass a bound.
@@ -233,7 +247,7 @@ impl<R: Register> Store<R> {
         if run.origin == self.me && !self.recalling {
             return true;
         }
-        if have < run.after {
+        if self.is_gap(&run) {
             return false;
         }
         if run.whole && R::SINGLE_WRITER {

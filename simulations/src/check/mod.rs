@@ -4,16 +4,24 @@
 //! * [`durable`]: the disk is never behind what others were told.
 //! * [`held`]: what is allocated lies in what is owned.
 //! * [`answers`]: a reply comes after disk and kernel; each request gets one.
+//! * [`grants`]: one request for space gets one grant, told only when it is durable.
+//! * [`waiting`]: who is refused is told for whom was waited.
 //! * [`convergence`], [`names`]: in the end all agree, and names mean what they should.
+//! * [`replay`]: in the end a delta equals the full state. [`fragments`]: the ring is as small as
+//!   what it says.
 //!
 //! That no address is held twice is checked where it is held: in `crate::ledger`.
 
 pub mod answers;
 pub mod convergence;
 pub mod durable;
+pub(crate) mod fragments;
+pub(crate) mod grants;
 pub mod held;
 pub mod names;
 pub mod ownership;
+pub(crate) mod replay;
+pub(crate) mod waiting;
 
 use std::fmt;
 

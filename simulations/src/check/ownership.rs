@@ -46,6 +46,19 @@ fn overlap(a: &[Block], b: &[Block]) -> Option<(Block, Block)> {
     None
 }
 
+/// Every node knows all IPv4 ranges of the mesh.
+pub(crate) fn ranges(hosts: &[Host], count: usize) -> Result<(), Violation> {
+    for host in hosts.iter().filter(|host| host.is_member()) {
+        let ranges = host.node.ipam().ranges();
+        let known = ranges.iter().filter(|range| range.first().is_ipv4()).count();
+        if known != count {
+            let text = format!("h{} knows {known} ranges, not {count}", host.index);
+            return Err(Violation::new("ownership", text));
+        }
+    }
+    Ok(())
+}
+
 /// The nodes together own all of every range.
 pub(crate) fn covered(hosts: &[Host]) -> Result<(), Violation> {
     let members = || hosts.iter().filter(|host| host.is_member());

@@ -1,0 +1,34 @@
+//! Waiting is never silent: who is refused an address is told for whom was waited.
+
+use meshwork::node::request::{Code, Refusal};
+
+use super::Violation;
+
+/// Words of which each names somebody, or says that there is nobody, or that it is this host.
+const NAMING: [&str; 9] =
+    ["asked ", "nobody", "waiting for", "this host", "belongs to", "held", "detached", "in use"];
+
+/// A refusal says why, what to do, and who keeps one waiting.
+pub(crate) fn named(host: usize, refusal: &Refusal) -> Result<(), Violation> {
+    let words = &refusal.message;
+    let waits = matches!(refusal.code, Code::Timeout | Code::NotReady | Code::Exhausted);
+    let named = !waits || NAMING.iter().any(|word| words.contains(word));
+    if named && !words.is_empty() && !refusal.hint.is_empty() {
+        return Ok(());
+    }
+    let text = format!("h{host} refuses without naming for whom it waits: {refusal:?}");
+    Err(Violation::new("waiting", text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_without_a_name_is_noticed() {
+        let refusal = |text: &str| Refusal::new(Code::Timeout, text, "try again");
+        assert!(named(0, &refusal("no address in time: no free address yet, asked h2")).is_ok());
+        assert!(named(0, &refusal("no address in time")).is_err());
+        assert!(named(0, &Refusal::new(Code::Invalid, "", "")).is_err());
+    }
+}

@@ -1,0 +1,178 @@
+//! What befalls machines beyond a crash: suspended, switched off, set back to an old image, cloned.
+
+use meshwork::node::request::Request;
+
+use crate::{
+    check::Violation,
+    net::IDLE_MAX,
+    operate::PATIENCE,
+    plan::{Act, Leap},
+    queue::SECOND,
+    world::{What, World},
+};
+
+impl World {
+    /// The host sees nothing until it is woken: its process, or its whole machine, is stopped.
+    pub(crate) fn suspend(&mut self, host: usize) {
+        let now = self.queue.now();
+        let this = &mut self.hosts[host];
+        if self.healed || !this.running || this.suspended.is_some() {
+            return;
+        }
+        this.suspended = Some((now, Vec::new()));
+    }
+
+    /// It goes on: its clock stood still meanwhile, or went on, or is hours ahead.
+    pub(crate) fn resume(&mut self, host: usize, leap: Leap) {
+        let now = self.queue.now();
+        let this = &mut self.hosts[host];
+        let Some(since) = this.suspended.as_ref().map(|(since, _)| *since) else { return };
+        let slept = this.clock(now).since(this.clock(since));
+        match leap {
+            Leap::None => {}
+            Leap::Back => this.shift_clock(-i64::try_from(slept.as_micros()).unwrap_or(0)),
+            Leap::Ahead(micros) => this.shift_clock(micros),
+        }
+        let ends: Vec<(usize, usize)> = this.links.values().copied().collect();
+        self.wake_up(host);
+        if now - since >= IDLE_MAX {
+            for (connection, side) in ends {
+                self.tell_end(connection, 1 - side, false);
+                self.tell_end(connection, side, false);
+            }
+        }
+        self.set_alarm(host, false);
+    }
+
+    /// What a suspended host missed reaches it now.
+    pub(crate) fn wake_up(&mut self, host: usize) {
+        let Some((_, missed)) = self.hosts[host].suspended.take() else { return };
+        for what in missed {
+            self.queue.push(0, what);
+        }
+    }
+
+    /// The machine is switched off, in an orderly way or not: its containers are gone.
+    pub(crate) fn power_off(&mut self, host: usize) {
+        if !self.hosts[host].is_member() || !self.is_spare(host) {
+            return;
+        }
+        self.hosts[host].off = true;
+        self.crash(host);
+        self.scrap_kernel(host);
+    }
+
+    pub(crate) fn power_on(&mut self, host: usize) {
+        self.hosts[host].off = false;
+        self.restart(host);
+        self.join_again(host);
+    }
+
+    /// Asks a host to remove those that are switched off.
+    pub(crate) fn remove_dead(&mut self, by: usize) {
+        let off = self.hosts.iter().filter(|host| host.off && !host.removed);
+        let peers: Vec<String> = off.map(|host| host.id.to_string()).collect();
+        let asker = &self.hosts[by];
+        if !asker.is_member() || peers.is_empty() {
+            return;
+        }
+        let asked =
+            |asked: &crate::host::Asked| matches!(asked.request, Request::PeerRemove { .. });
+        if !asker.pending.values().any(asked) {
+            self.ask(by, Request::PeerRemove { peers, force: false }, PATIENCE);
+        }
+    }
+
+    /// The removal of these was decided.
+    pub(crate) fn removed(&mut self, peers: &[String]) {
+        for host in self.hosts.iter_mut().filter(|host| peers.contains(&host.id.to_string())) {
+            host.removed = true;
+        }
+    }
+
+    pub(crate) fn add_range(&mut self, host: usize) {
+        if self.hosts[host].is_member() {
+            let range = "10.64.0.0/24".parse().expect("a constant");
+            self.ask(host, Request::RangeAdd(range), PATIENCE);
+        }
+    }
+
+    /// One of the founders begins, or begins again.
+    pub(crate) fn found_together(&mut self, host: usize) {
+        let founders = usize::from(self.scenario.founders).min(self.hosts.len());
+        let this = &self.hosts[host];
+        let asked = this.pending.values().any(|a| matches!(a.request, Request::Found { .. }));
+        if asked || crate::check::answers::knows_its_mesh(this) && this.node.is_ready() {
+            return;
+        }
+        if !this.running || this.credentials.is_some() {
+            return self.found_together_again(host);
+        }
+        let founding = &self.hosts[..founders];
+        let others = founding.iter().filter(|other| other.index != host);
+        let request = Request::Found {
+            credentials: self.credentials.clone(),
+            ranges: vec![self.scenario.ranges[self.range]],
+            founders: self.scenario.founders.min(u16::try_from(founders).unwrap_or(u16::MAX)),
+            targets: others.map(|other| other.endpoint).collect(),
+        };
+        self.ask(host, request, 4 * PATIENCE);
+    }
+
+    pub(crate) fn found_together_again(&mut self, host: usize) {
+        let at = self.queue.now() + SECOND / 2;
+        self.queue.push(at, What::Act(Act::FoundTogether(host)));
+    }
+
+    /// An image of the disk is kept.
+    pub(crate) fn snapshot(&mut self, host: usize) {
+        if self.hosts[host].is_member() {
+            self.hosts[host].image = Some(self.hosts[host].disk.clone());
+        }
+    }
+
+    /// The machine is set back to its image, or only its state directory is.
+    pub(crate) fn restore_image(&mut self, host: usize) {
+        let Some(image) = self.hosts[host].image.take() else { return };
+        self.crash(host);
+        if self.dice.chance(500) {
+            self.scrap_kernel(host);
+        } else {
+            self.ledger.unsure_of_all(host);
+            self.end_promises(host);
+        }
+        self.hosts[host].disk.restore(&image);
+        self.start_over(host);
+    }
+
+    /// A machine is made anew from another's disk, its key included.
+    pub(crate) fn clone_machine(&mut self, host: usize, from: usize) {
+        if host == from || !self.hosts[from].is_member() || !self.is_spare(host) {
+            return;
+        }
+        self.crash(host);
+        self.bereft = true;
+        self.scrap_kernel(host);
+        let (id, disk) = (self.hosts[from].id, self.hosts[from].disk.clone());
+        self.hosts[host].id = id;
+        self.hosts[host].disk = disk;
+        self.start_over(host);
+    }
+
+    /// Promises that a lost or older disk need not know of are not kept.
+    pub(crate) fn end_promises(&mut self, host: usize) {
+        for holder in self.ledger.holders(host) {
+            self.ledger.end(host, &holder);
+        }
+    }
+
+    /// The disk is another: a node starts from it.
+    pub(crate) fn start_over(&mut self, host: usize) {
+        let now = self.queue.now();
+        if let Err(error) = self.hosts[host].stop(now) {
+            return self.fail(Violation::new("world", error));
+        }
+        self.restart(host);
+        self.join_again(host);
+    }
+}
