@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use mesh_ipam::{Block, Wanted};
+use mesh_ipam::{Block, Wanted, ring::RANGES_MAX};
 use mesh_router::{
     MeshId, Time,
     link::LinkUp,
@@ -381,10 +381,11 @@ impl Node {
     }
 }
 
-/// The given ranges with the default for each family that is not among them.
+/// The given ranges with the default for each family that is not among them: IPv4 first, else in
+/// their order, for the first of each family is the one that is used by default.
 fn complete_ranges(given: &[IpNetwork], mesh: MeshId) -> Result<Vec<IpNetwork>, Refusal> {
     let invalid = |text: String, hint: &str| Err(Refusal::new(Code::Invalid, text, hint));
-    let mut ranges = Vec::new();
+    let mut ranges: Vec<IpNetwork> = Vec::new();
     for range in given {
         if range.ip() != range.network() {
             let hint = format!("did you mean {}/{}?", range.network(), range.prefix());
@@ -396,8 +397,8 @@ fn complete_ranges(given: &[IpNetwork], mesh: MeshId) -> Result<Vec<IpNetwork>, 
             let hint = format!("use a prefix from /{least} to /{most}");
             return invalid(format!("{range} is too large or too small"), &hint);
         }
-        if ranges.iter().any(|other: &IpNetwork| other.is_ipv4() == range.is_ipv4()) {
-            return invalid(format!("{range} is a second range of its family"), "give one each");
+        if let Some(other) = ranges.iter().find(|other| overlap(other, range)) {
+            return invalid(format!("the ranges {other} and {range} overlap"), "give ranges apart");
         }
         let ip = range.ip();
         if ip.is_multicast() || ip.is_loopback() || ip.is_unspecified() {
@@ -409,6 +410,10 @@ fn complete_ranges(given: &[IpNetwork], mesh: MeshId) -> Result<Vec<IpNetwork>, 
         if !ranges.iter().any(|range| range.is_ipv4() == default.is_ipv4()) {
             ranges.push(default);
         }
+    }
+    if ranges.len() > RANGES_MAX {
+        let text = format!("{} ranges, those by default included", ranges.len());
+        return invalid(text, &format!("give at most {RANGES_MAX}"));
     }
     ranges.sort_by_key(IpNetwork::is_ipv6);
     Ok(ranges)

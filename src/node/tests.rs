@@ -33,6 +33,9 @@ fn config() -> NodeConfig {
         bridge: "mesh0".into(),
         data_port: 4789,
         mtu_bytes: None,
+        lease: None,
+        serve_alone: false,
+        rest: Duration::from_secs(60),
         version: "test".into(),
     }
 }
