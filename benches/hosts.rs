@@ -2,7 +2,8 @@
 //! `cargo build --release && cargo bench --bench hosts`.
 //!
 //! - CNI ADD and DEL, against Debian's `bridge` + `host-local` with `ipMasq` in the same run;
-//! - durable allocations per second, 16 clients on the socket, state on a disk;
+//! - durable allocations per second, 64 clients on the socket, state on a disk, and what one costs
+//!   with 1,000, 10,000 and 100,000 held;
 //! - resident memory of `meshd`, idle and with 10,000 names.
 //!
 //! One JSON line per figure follows its sentence. Nothing is asserted: the tests do that.
@@ -23,8 +24,11 @@ use meshwork::lab::{self, Call, Entered, Host, Lab, Namespace, Programs, Underla
 use serde_json::{Value, json};
 
 const ROUNDS: usize = 30;
-const CLIENTS: usize = 16;
-const ALLOCATIONS_PER_CLIENT: usize = 500;
+const CLIENTS: usize = 64;
+/// Measured at each point of the curve.
+const ALLOCATIONS: usize = 6400;
+/// How many addresses are held at each point of the curve.
+const HELD: [usize; 3] = [1_000, 10_000, 100_000];
 const NAMES: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Debian's package `containernetworking-plugins`.
@@ -60,7 +64,6 @@ fn run(programs: Programs, state: &Path) -> Result<()> {
     mesh::form(&mut hosts, PATIENCE)?;
     memory(&hosts[0], "idle")?;
     plugins(&hosts[0])?;
-    allocations(&hosts[1])?;
     names(&hosts[0])?;
     memory(&hosts[0], "with 10,000 names of its own")?;
     lab::wait_until("the names on another host", PATIENCE, || {
@@ -68,7 +71,9 @@ fn run(programs: Programs, state: &Path) -> Result<()> {
         ensure!(records >= NAMES, "{records} records");
         Ok(Some(()))
     })?;
-    memory(&hosts[2], "with 10,000 names of another host")
+    memory(&hosts[2], "with 10,000 names of another host")?;
+    curve(&hosts[1])?;
+    memory(&hosts[1], "with 120,000 addresses held")
 }
 
 /// Prints a figure for people and for programs.
@@ -225,21 +230,47 @@ impl Api {
     }
 }
 
-/// Sixteen clients that each ask for one address after the other, without links.
-fn allocations(host: &Host) -> Result<()> {
-    let begin = Instant::now();
-    let mut times = thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|client| {
+/// What allocations cost, while more and more are held.
+fn curve(host: &Host) -> Result<()> {
+    let mut clients = (0..CLIENTS).map(|_| Api::new(host)).collect::<Result<Vec<_>>>()?;
+    let mut held = 0;
+    for wanted in HELD {
+        if wanted > held {
+            allocate(&mut clients, wanted - held, held)?;
+            held = wanted;
+        }
+        let begin = Instant::now();
+        let mut times = allocate(&mut clients, ALLOCATIONS, held)?;
+        let per_second = (times.len() as f64 / begin.elapsed().as_secs_f64()).round();
+        held += times.len();
+        let (p50, p90) = middle_and_most(&mut times);
+        let p99 = millis(times[times.len() * 99 / 100]);
+        let sentence = format!(
+            "with {wanted} held: {per_second} durable allocations/s by {CLIENTS} clients, each \
+             p50 {p50} ms (p90 {p90}, p99 {p99})",
+        );
+        let value = json!({
+            "held": wanted, "per_second": per_second, "p50_ms": p50, "p90_ms": p90, "p99_ms": p99,
+        });
+        figure(&sentence, "allocations", &value);
+    }
+    Ok(())
+}
+
+/// All clients ask for one address after the other, without links; gives how long each took.
+fn allocate(clients: &mut [Api], count: usize, before: usize) -> Result<Vec<Duration>> {
+    let each = count.div_ceil(clients.len());
+    thread::scope(|scope| {
+        let running: Vec<_> = clients
+            .iter_mut()
+            .enumerate()
+            .map(|(client, api)| {
                 scope.spawn(move || -> Result<Vec<Duration>> {
-                    let mut api = Api::new(host)?;
-                    let mut times = Vec::with_capacity(ALLOCATIONS_PER_CLIENT);
-                    for number in 0..ALLOCATIONS_PER_CLIENT {
+                    let mut times = Vec::with_capacity(each);
+                    for number in 0..each {
                         let begin = Instant::now();
-                        api.post(
-                            "/v1/attach",
-                            &json!({ "container": format!("a{client}-{number}") }),
-                        )?;
+                        let id = format!("a{client}-{}", before + number);
+                        api.post("/v1/attach", &json!({ "container": id }))?;
                         times.push(begin.elapsed());
                     }
                     Ok(times)
@@ -247,21 +278,11 @@ fn allocations(host: &Host) -> Result<()> {
             })
             .collect();
         let mut all = Vec::new();
-        for client in clients {
+        for client in running {
             all.extend(client.join().unwrap_or_else(|p| std::panic::resume_unwind(p))?);
         }
-        Ok::<_, anyhow::Error>(all)
-    })?;
-    let per_second = (times.len() as f64 / begin.elapsed().as_secs_f64()).round();
-    let (p50, p90) = middle_and_most(&mut times);
-    let sentence = format!(
-        "{} durable allocations by {CLIENTS} clients: {per_second}/s, each p50 {p50} ms (p90 \
-         {p90})",
-        times.len()
-    );
-    let value = json!({ "per_second": per_second, "p50_ms": p50, "p90_ms": p90 });
-    figure(&sentence, "allocations", &value);
-    Ok(())
+        Ok(all)
+    })
 }
 
 fn names(host: &Host) -> Result<()> {

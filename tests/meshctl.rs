@@ -15,7 +15,7 @@ use meshwork::{
     api::{
         server::{Api, ApiListener, serve},
         token,
-        types::{Dns, Ipam, OwnPeer, PeerCounts, Record, Status},
+        types::{Dns, Ipam, OwnPeer, PeerCounts, Record, Removed, Status},
     },
     daemon::handle::NodeHandle,
     node::{
@@ -197,6 +197,8 @@ fn wrong_usage_exits_2_and_asks_nothing() {
         &["attach", "c1"][..],
         &["attach", "c1", "--netns", "a", "--ip", "x"],
         &["init", "--range", "x"],
+        &["peer", "remove"],
+        &["ipam", "range", "add", "x"],
         &["join", "--token", "t"],
         &["dns", "add", "web"],
         &["bogus"],
@@ -216,4 +218,39 @@ fn attach_asks_for_what_was_typed() {
     assert_eq!(request.netns.as_deref(), Some("/run/netns/c1"));
     assert_eq!(request.names, ["web", "www"]);
     assert_eq!((request.addresses.len(), request.interface.as_str()), (1, "mesh0"));
+}
+
+#[test]
+fn peer_remove_and_ipam_range_add_ask_for_what_was_typed_and_say_what_came_of_it() {
+    let host = Host::new(|request| {
+        Ok(match request {
+            Request::PeerRemove { .. } => {
+                let peers = vec![PeerId::new([2; 16]), PeerId::new([3; 16])];
+                Reply::Removed(Removed { peers, addresses: 4096, epoch: 2 })
+            }
+            Request::Status => Reply::Status(status(true)),
+            _ => Reply::Done,
+        })
+    });
+    let (code, out, _) = host.run(&["peer", "remove", "node-2", "node-3", "--force"]);
+    let line = "removed node-2, node-3; 4096 IPv4 addresses came back; the ring's epoch is 2\n";
+    assert_eq!((code, out.as_str()), (Some(0), line));
+    let (code, out, _) = host.run(&["ipam", "range", "add", "10.99.0.0/16"]);
+    assert_eq!((code, out.as_str()), (Some(0), "10.99.0.0/16 is a range of the mesh now\n"));
+    assert_eq!(host.run(&["ipam", "range", "list"]).1, "10.32.0.0/12\n");
+    let peers = vec!["node-2".to_owned(), "node-3".to_owned()];
+    assert_eq!(host.asked()[0], Request::PeerRemove { peers, force: true });
+    assert_eq!(host.asked()[1], Request::RangeAdd("10.99.0.0/16".parse().unwrap()));
+}
+
+#[test]
+fn a_token_for_founders_is_drawn_without_asking_anybody() {
+    let host = Host::new(willing);
+    let (code, out, _) = host.run(&["token", "new"]);
+    assert_eq!(code, Some(0));
+    assert_ne!(
+        token::decode(&out).unwrap(),
+        token::decode(&host.run(&["token", "new"]).1).unwrap()
+    );
+    assert_eq!(host.asked(), []);
 }

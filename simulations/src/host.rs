@@ -183,9 +183,10 @@ fn config(index: usize, me: PeerId, (incarnation, seed): (u64, u64)) -> NodeConf
         bridge: "mesh0".to_owned(),
         data_port: 7781,
         mtu_bytes: None,
-        version: "simulated".to_owned(),
         lease: None,
         serve_alone: false,
+        rest: std::time::Duration::from_secs(60),
+        version: "simulated".to_owned(),
         trusted_disk: true,
     }
 }

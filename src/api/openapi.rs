@@ -19,6 +19,7 @@ use super::{routes, types::ErrorBody};
     paths(
         routes::status,
         routes::peers,
+        routes::peers_remove,
         routes::init,
         routes::join,
         routes::leave,
@@ -27,6 +28,8 @@ use super::{routes, types::ErrorBody};
         routes::detach,
         routes::check,
         routes::ipam,
+        routes::ranges,
+        routes::range_add,
         routes::claim,
         routes::release,
         routes::dns,

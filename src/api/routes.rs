@@ -12,14 +12,16 @@ use super::{
     token,
     types::{
         Allocation, AttachRequest, Attachment, CheckRequest, ClaimRequest, DetachRequest,
-        DnsRequest, Done, InitRequest, JoinRequest, Joined, Peer, Record, ReleaseRequest, Status,
-        TargetRequest, TokenBody,
+        DnsRequest, Done, InitRequest, JoinRequest, Joined, Peer, RangeRequest, Record,
+        ReleaseRequest, RemoveRequest, Removed, Status, TargetRequest, TokenBody,
     },
 };
 use crate::node::request::{Code, Refusal, Reply, Request};
 
 /// The most targets in one request.
 const TARGETS_MAX: usize = 64;
+/// The most peers that one request removes. Chosen: a rack or two.
+const REMOVED_MAX: usize = 256;
 
 type Answer<T> = Result<Json<T>, Rejection>;
 type Shared = State<Arc<Api>>;
@@ -59,6 +61,24 @@ pub(super) async fn status(State(api): Shared, Patience(patience): Patience) -> 
 pub(super) async fn peers(State(api): Shared, Patience(patience): Patience) -> Answer<Vec<Peer>> {
     let reply = api.node.ask(Request::Peers, patience).await?;
     Ok(Json(expect_reply!(reply, Reply::Peers)?))
+}
+
+/// Take the blocks of dead hosts from them; they are no members any more.
+#[utoipa::path(post, path = "/v1/peers/remove", request_body = RemoveRequest,
+    responses((status = 200, body = Removed)))]
+pub(super) async fn peers_remove(
+    State(api): Shared,
+    Patience(patience): Patience,
+    Body(body): Body<RemoveRequest>,
+) -> Answer<Removed> {
+    let RemoveRequest { peers, force } = body;
+    if peers.is_empty() || peers.len() > REMOVED_MAX {
+        let message = format!("{} peers were given to be removed", peers.len());
+        let hint = format!("give one to {REMOVED_MAX} names or ids; `meshctl peer list` has them");
+        return Err(Refusal::new(Code::Invalid, message, hint).into());
+    }
+    let reply = api.node.ask(Request::PeerRemove { peers, force }, patience).await?;
+    Ok(Json(expect_reply!(reply, Reply::Removed)?))
 }
 
 /// Found a mesh, with this host as its first member.
@@ -154,6 +174,27 @@ pub(super) async fn ipam(
 ) -> Answer<Vec<Allocation>> {
     let reply = api.node.ask(Request::Allocations, patience).await?;
     Ok(Json(expect_reply!(reply, Reply::Allocations)?))
+}
+
+/// The mesh's ranges.
+#[utoipa::path(get, path = "/v1/ipam/ranges", responses((status = 200, body = Vec<String>)))]
+pub(super) async fn ranges(
+    State(api): Shared,
+    Patience(patience): Patience,
+) -> Answer<Vec<ipnetwork::IpNetwork>> {
+    let reply = api.node.ask(Request::Status, patience).await?;
+    Ok(Json(expect_reply!(reply, Reply::Status)?.ipam.ranges))
+}
+
+/// Add a range to the mesh.
+#[utoipa::path(post, path = "/v1/ipam/ranges", request_body = RangeRequest,
+    responses((status = 200, body = Done)))]
+pub(super) async fn range_add(
+    State(api): Shared,
+    Patience(patience): Patience,
+    Body(body): Body<RangeRequest>,
+) -> Answer<Done> {
+    done(api.node.ask(Request::RangeAdd(body.range), patience).await?)
 }
 
 /// Set an address aside for somebody who is no container.

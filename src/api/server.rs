@@ -17,17 +17,19 @@ use super::{metrics::Metrics, pending, reject, routes, spool::Spool};
 use crate::daemon::handle::NodeHandle;
 
 /// All paths; the metrics' labels, too.
-const PATHS: [&str; 20] = [
+const PATHS: [&str; 22] = [
     "/v1/attach",
     "/v1/detach",
     "/v1/check",
     "/v1/status",
     "/v1/peers",
+    "/v1/peers/remove",
     "/v1/init",
     "/v1/join",
     "/v1/leave",
     "/v1/token",
     "/v1/ipam",
+    "/v1/ipam/ranges",
     "/v1/ipam/claim",
     "/v1/ipam/release",
     "/v1/dns",
@@ -67,6 +69,7 @@ impl Api {
         Router::new()
             .route("/v1/status", get(routes::status))
             .route("/v1/peers", get(routes::peers))
+            .route("/v1/peers/remove", post(routes::peers_remove))
             .route("/v1/init", post(routes::init))
             .route("/v1/join", post(routes::join))
             .route("/v1/leave", post(routes::leave))
@@ -75,6 +78,7 @@ impl Api {
             .route("/v1/detach", post(routes::detach))
             .route("/v1/check", post(routes::check))
             .route("/v1/ipam", get(routes::ipam))
+            .route("/v1/ipam/ranges", get(routes::ranges).post(routes::range_add))
             .route("/v1/ipam/claim", post(routes::claim))
             .route("/v1/ipam/release", post(routes::release))
             .route("/v1/dns", get(routes::dns))

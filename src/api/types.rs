@@ -399,10 +399,33 @@ pub struct DnsRequest {
 #[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InitRequest {
-    /// Ranges, one per family; defaults where a list is empty.
+    /// Ranges, the first of each family for containers; a family without one gets its default.
     #[serde(default)]
     #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub ranges: Vec<IpNetwork>,
+}
+
+/// `peers/remove`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRequest {
+    /// Names or ids of dead hosts; at least one.
+    pub peers: Vec<String>,
+    /// Whether to go on without the answers of those who cannot be reached. Addresses that a dead
+    /// host gave to one of them may then be held twice.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `ipam/ranges`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RangeRequest {
+    /// The new range.
+    #[cfg_attr(feature = "io", schema(value_type = String))]
+    pub range: IpNetwork,
 }
 
 /// `join`.

@@ -34,9 +34,10 @@ impl Global {
         Client::new(&self.socket)
     }
 
-    /// The same for what takes longer than most: others are asked, too.
+    /// The same for what takes longer than most: others are asked, too, and meshd itself gives up
+    /// after 30 s at most, with a reason.
     pub fn patient_client(&self) -> Client {
-        self.client().with_patience(Duration::from_secs(30))
+        self.client().with_patience(Duration::from_secs(40))
     }
 
     /// Prints an answer, as JSON or in the words that `human` finds.

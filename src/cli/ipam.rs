@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use clap::Subcommand;
+use ipnetwork::IpNetwork;
 
 use super::{
     Global,
     table::{or_dash, table},
 };
-use crate::api::types::{Allocation, ClaimRequest, Done, ReleaseRequest};
+use crate::api::types::{Allocation, ClaimRequest, Done, RangeRequest, ReleaseRequest};
 
 /// What can be done with addresses.
 #[derive(Debug, Subcommand)]
@@ -30,6 +31,22 @@ pub enum IpamCommand {
         #[arg(value_name = "ID")]
         holder: String,
     },
+    /// The mesh's ranges
+    #[command(subcommand)]
+    Range(RangeCommand),
+}
+
+/// What can be done with ranges.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum RangeCommand {
+    /// Which ranges the mesh has
+    List,
+    /// Add a range to the mesh
+    Add {
+        /// The range; no host of the mesh may have a route into it
+        #[arg(value_name = "CIDR")]
+        range: IpNetwork,
+    },
 }
 
 pub(super) async fn run(command: IpamCommand, global: &Global) -> anyhow::Result<()> {
@@ -50,6 +67,26 @@ pub(super) async fn run(command: IpamCommand, global: &Global) -> anyhow::Result
             let request = ReleaseRequest { holder };
             let done: Done = client.post("/v1/ipam/release", &request).await?;
             global.print(&done, |_| format!("released what {} had", request.holder));
+        }
+        IpamCommand::Range(command) => range(command, global).await?,
+    }
+    Ok(())
+}
+
+async fn range(command: RangeCommand, global: &Global) -> anyhow::Result<()> {
+    match command {
+        RangeCommand::List => {
+            let ranges: Vec<IpNetwork> = global.client().get("/v1/ipam/ranges").await?;
+            global.print(&ranges, |ranges| match ranges.is_empty() {
+                true => "no range is known yet".to_owned(),
+                false => ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+            });
+        }
+        RangeCommand::Add { range } => {
+            let request = RangeRequest { range };
+            let client = global.patient_client();
+            let done: Done = client.post("/v1/ipam/ranges", &request).await?;
+            global.print(&done, |_| format!("{range} is a range of the mesh now"));
         }
     }
     Ok(())

@@ -1,15 +1,20 @@
 //! `init`, `join`, `leave` and `token`: being a member.
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use ipnetwork::IpNetwork;
 
 use super::{Global, table::list};
-use crate::api::types::{Done, InitRequest, JoinRequest, Joined, TokenBody};
+use crate::api::{
+    token,
+    types::{Done, InitRequest, JoinRequest, Joined, TokenBody},
+};
 
 /// Flags of `init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// The mesh's range, once per family [default: 10.32.0.0/12 and a /48 of fd00::/8]
+    /// A range of the mesh; repeatable, the first of each family is what containers get by default
+    /// [default: 10.32.0.0/12 and a /48 of fd00::/8]
     #[arg(long = "range", value_name = "CIDR")]
     ranges: Vec<IpNetwork>,
 }
@@ -30,6 +35,8 @@ pub struct JoinArgs {
 pub enum TokenCommand {
     /// Print the token that other hosts join with
     Show,
+    /// Draw the token of a mesh that does not exist yet, for hosts that found it together
+    New,
 }
 
 pub(super) async fn init(args: InitArgs, global: &Global) -> anyhow::Result<()> {
@@ -66,8 +73,13 @@ pub(super) async fn leave(global: &Global) -> anyhow::Result<()> {
 }
 
 pub(super) async fn token(command: TokenCommand, global: &Global) -> anyhow::Result<()> {
-    let TokenCommand::Show = command;
-    let body: TokenBody = global.client().get("/v1/token").await?;
+    let body: TokenBody = match command {
+        TokenCommand::Show => global.client().get("/v1/token").await?,
+        TokenCommand::New => {
+            let drawn = token::draw().context("the system gives no random numbers")?;
+            TokenBody { token: token::encode(&drawn) }
+        }
+    };
     global.print(&body, |body| body.token.clone());
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::{
     Global,
     table::{list, table},
 };
-use crate::api::types::{Done, Peer, TargetRequest};
+use crate::api::types::{Done, Peer, RemoveRequest, Removed, TargetRequest};
 
 /// Flags of `connect` and `forget`.
 #[derive(Debug, Args)]
@@ -21,6 +21,16 @@ pub struct TargetArgs {
 pub enum PeerCommand {
     /// Who is in the mesh, this host included
     List,
+    /// Take the addresses of dead hosts from them, for ever
+    Remove {
+        /// Names or ids of the hosts, as `meshctl peer list` shows them
+        #[arg(required = true, value_name = "NAME|ID")]
+        peers: Vec<String>,
+        /// Go on without those who do not answer: addresses that the dead gave to one of them may
+        /// then be held twice
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 pub(super) async fn connect(args: TargetArgs, global: &Global) -> anyhow::Result<()> {
@@ -40,9 +50,24 @@ pub(super) async fn forget(args: TargetArgs, global: &Global) -> anyhow::Result<
 }
 
 pub(super) async fn run(command: PeerCommand, global: &Global) -> anyhow::Result<()> {
-    let PeerCommand::List = command;
-    let peers: Vec<Peer> = global.client().get("/v1/peers").await?;
-    global.print(&peers, |peers| human(peers));
+    match command {
+        PeerCommand::List => {
+            let peers: Vec<Peer> = global.client().get("/v1/peers").await?;
+            global.print(&peers, |peers| human(peers));
+        }
+        PeerCommand::Remove { peers, force } => {
+            let request = RemoveRequest { peers, force };
+            let client = global.patient_client();
+            let removed: Removed = client.post("/v1/peers/remove", &request).await?;
+            global.print(&removed, |removed| {
+                let Removed { addresses, epoch, .. } = removed;
+                format!(
+                    "removed {}; {addresses} IPv4 addresses came back; the ring's epoch is {epoch}",
+                    list(&request.peers),
+                )
+            });
+        }
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
@@ -47,6 +48,12 @@ pub struct Config {
     pub data_port: u16,
     /// What a host without state does.
     pub start: Start,
+    /// After how long unreachable hosts lose their addresses; `None`: never by themselves.
+    pub lease: Option<Duration>,
+    /// Trust the disk although no peer can tell whether it is an old image.
+    pub serve_alone: bool,
+    /// How long a released address rests.
+    pub rest: Duration,
     /// The mesh's domain, without dots at its ends, lower case.
     pub dns_domain: String,
     /// Where the resolver listens; empty: port 53 on the bridge's gateway addresses.
@@ -72,8 +79,19 @@ pub enum Start {
     Wait,
     /// Found a mesh.
     Init {
-        /// One per family at most; empty for the defaults.
+        /// The first of each family is the default one; empty for the defaults.
         ranges: Vec<IpNetwork>,
+    },
+    /// Found a mesh together with others.
+    Found {
+        /// How many hosts, this one included.
+        founders: u16,
+        /// As in `Init`.
+        ranges: Vec<IpNetwork>,
+        /// The others; at least one.
+        targets: Vec<Target>,
+        /// From the token, which all share; `None` as in `Join`.
+        credentials: Option<Credentials>,
     },
     /// Join a mesh.
     Join {
@@ -136,7 +154,7 @@ impl ConfigError {
     pub fn token_missing() -> Self {
         Self::Together(
             "join needs the mesh's token: give token-file or MESHWORK_TOKEN \
-             (a member prints it with `meshctl token show`)"
+             (a member prints it with `meshctl token show`; founders draw one with `token new`)"
                 .to_owned(),
         )
     }
@@ -232,7 +250,6 @@ impl Config {
 
     fn build(layers: &[Layer], token: Option<String>) -> Result<Self, ConfigError> {
         let read = Reader { layers };
-        read.refuse_what_is_not_built()?;
         Ok(Self {
             name: read.name()?,
             state_dir: read.path("state-dir", "/var/lib/meshwork")?,
@@ -241,6 +258,9 @@ impl Config {
             advertise: read.advertise()?,
             data_port: read.data_port()?,
             start: read.start(token)?,
+            lease: read.lease()?,
+            serve_alone: read.flag("serve-alone")?,
+            rest: read.rest()?,
             dns_domain: read.domain()?,
             dns_listen: read.socket_addresses("dns-listen")?,
             resolv_conf: read.path("resolv-conf", "/etc/resolv.conf")?,

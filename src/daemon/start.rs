@@ -3,7 +3,7 @@
 //! The state directory is locked before anything else is touched: a second meshd changes nothing.
 //! SIGTERM stops the control plane and leaves the data plane standing.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use mesh_dns::Name;
@@ -155,9 +155,10 @@ fn node_config(config: &Config, me: mesh_router::PeerId, trusted_disk: bool) -> 
         bridge: config.bridge.clone(),
         data_port: config.data_port,
         mtu_bytes: config.mtu_bytes,
+        lease: config.lease,
+        serve_alone: config.serve_alone,
+        rest: config.rest,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        lease: None,
-        serve_alone: false,
         trusted_disk,
     })
 }
@@ -234,7 +235,7 @@ fn enter(config: &Config, driver: &Driver, handle: &NodeHandle) -> mpsc::Receive
                 .iter()
                 .filter_map(|address| Target::parse(&address.to_string()).ok())
                 .collect();
-            tokio::spawn(join(handle, credentials, targets));
+            tokio::spawn(join(handle, Entry::Join, credentials, targets));
         }
         (_, Start::Wait) => tracing::info!("waiting for `meshctl init` or `meshctl join`"),
         (_, Start::Init { ranges }) => {
@@ -246,9 +247,13 @@ fn enter(config: &Config, driver: &Driver, handle: &NodeHandle) -> mpsc::Receive
             });
         }
         (_, Start::Join { targets, credentials: Some(credentials) }) => {
-            tokio::spawn(join(handle, credentials.clone(), targets.clone()));
+            tokio::spawn(join(handle, Entry::Join, credentials.clone(), targets.clone()));
         }
-        (_, Start::Join { credentials: None, .. }) => {
+        (_, Start::Found { founders, ranges, targets, credentials: Some(credentials) }) => {
+            let entry = Entry::Found { founders: *founders, ranges: ranges.clone() };
+            tokio::spawn(join(handle, entry, credentials.clone(), targets.clone()));
+        }
+        (_, Start::Join { credentials: None, .. } | Start::Found { credentials: None, .. }) => {
             let _ = fatal.try_send(super::config::ConfigError::token_missing().into());
         }
     }
@@ -264,26 +269,55 @@ async fn init(handle: NodeHandle, ranges: Vec<ipnetwork::IpNetwork>) -> Result<(
     }
 }
 
-/// Joins for ever: a configuration has no patience that ends.
-async fn join(handle: NodeHandle, credentials: Credentials, targets: Vec<Target>) {
+/// How a mesh is entered through others.
+#[derive(Debug)]
+enum Entry {
+    /// It exists.
+    Join,
+    /// It is founded with them.
+    Found { founders: u16, ranges: Vec<ipnetwork::IpNetwork> },
+}
+
+impl Entry {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Found { .. } => "founders",
+        }
+    }
+
+    fn request(&self, credentials: Credentials, targets: Vec<SocketAddr>) -> Request {
+        match self {
+            Self::Join => Request::Join { credentials, targets },
+            Self::Found { founders, ranges } => {
+                let (founders, ranges) = (*founders, ranges.clone());
+                Request::Found { credentials, ranges, founders, targets }
+            }
+        }
+    }
+}
+
+/// Joins or founds for ever: a configuration has no patience that ends.
+async fn join(handle: NodeHandle, entry: Entry, credentials: Credentials, targets: Vec<Target>) {
+    let word = entry.word();
     loop {
         let mut addresses = Vec::new();
         for target in &targets {
             match target.resolve(Duration::from_secs(3)).await {
                 Ok(found) => addresses.extend(found),
-                Err(error) => tracing::warn!("join: {error}"),
+                Err(error) => tracing::warn!("{word}: {error}"),
             }
         }
         if !addresses.is_empty() {
-            let credentials = credentials.clone();
-            let request = Request::Join { credentials, targets: addresses };
+            let request = entry.request(credentials.clone(), addresses);
             match handle.ask(request, FOR_EVER).await {
                 Ok(_) => return,
-                Err(refusal) if refusal.code == Code::Conflict => {
-                    tracing::error!("join: {}; {}", refusal.message, refusal.hint);
+                // It would be refused again, word by word.
+                Err(refusal) if matches!(refusal.code, Code::Conflict | Code::Invalid) => {
+                    tracing::error!("{word}: {}; {}", refusal.message, refusal.hint);
                     return;
                 }
-                Err(refusal) => tracing::warn!("join: {}", refusal.message),
+                Err(refusal) => tracing::warn!("{word}: {}", refusal.message),
             }
         }
         tokio::time::sleep(RETRY).await;

@@ -225,11 +225,15 @@ fn routes(wiring: &Wiring, site: &Site) -> Vec<(IpNetwork, IpAddr)> {
         };
         routes.extend(IpNetwork::new(unspecified, 0).ok().map(|all| (all, *gateway)));
     }
-    // An IPv6 address is put on alone: without a default route the mesh itself needs a route.
-    let v6_ranges = site.ranges.iter().filter(|range| range.is_ipv6());
-    let has_v6 = wiring.addresses.iter().any(IpNetwork::is_ipv6);
-    let defaulted = wiring.gateways.iter().any(IpAddr::is_ipv6);
-    let ranges = v6_ranges.filter(|_| has_v6 && !defaulted);
+    // Without a default route the mesh itself needs one: an IPv6 address is put on alone, and an
+    // IPv4 address brings that of its own range only.
+    let ranges = site.ranges.iter().filter(|range| {
+        let mut own = wiring.addresses.iter().filter(|own| own.is_ipv4() == range.is_ipv4());
+        let defaulted = wiring.gateways.iter().any(|ip| ip.is_ipv4() == range.is_ipv4());
+        let has_family = own.clone().next().is_some();
+        let reached = range.is_ipv4() && own.any(|own| range.contains(own.ip()));
+        has_family && !defaulted && !reached
+    });
     for network in wiring.routes.iter().chain(ranges) {
         let gateway = gateway(wiring, site, network.is_ipv4());
         routes.extend(gateway.map(|gateway| (*network, gateway)));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use mesh_ipam::{Block, Wanted};
+use mesh_ipam::{Block, Wanted, ring::RANGES_MAX};
 use mesh_router::{
     MeshId, Mutation, Time,
     link::LinkUp,
@@ -452,14 +452,15 @@ pub(super) fn check_range(range: &IpNetwork) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The given ranges with the default for each family that is not among them.
+/// The given ranges with the default for each family that is not among them: IPv4 first, else in
+/// their order, for the first of each family is the one that is used by default.
 fn complete_ranges(given: &[IpNetwork], mesh: MeshId) -> Result<Vec<IpNetwork>, Refusal> {
     let invalid = |text: String, hint: &str| Err(Refusal::new(Code::Invalid, text, hint));
-    let mut ranges = Vec::new();
+    let mut ranges: Vec<IpNetwork> = Vec::new();
     for range in given {
         check_range(range)?;
-        if ranges.iter().any(|other: &IpNetwork| other.is_ipv4() == range.is_ipv4()) {
-            return invalid(format!("{range} is a second range of its family"), "give one each");
+        if let Some(other) = ranges.iter().find(|other| overlap(other, range)) {
+            return invalid(format!("the ranges {other} and {range} overlap"), "give ranges apart");
         }
         ranges.push(*range);
     }
@@ -467,6 +468,10 @@ fn complete_ranges(given: &[IpNetwork], mesh: MeshId) -> Result<Vec<IpNetwork>, 
         if !ranges.iter().any(|range| range.is_ipv4() == default.is_ipv4()) {
             ranges.push(default);
         }
+    }
+    if ranges.len() > RANGES_MAX {
+        let text = format!("{} ranges, those by default included", ranges.len());
+        return invalid(text, &format!("give at most {RANGES_MAX}"));
     }
     ranges.sort_by_key(IpNetwork::is_ipv6);
     Ok(ranges)

@@ -75,12 +75,14 @@ pub struct NodeConfig {
     pub data_port: u16,
     /// MTU for containers; `None`: the underlay's less the tunnel's overhead.
     pub mtu_bytes: Option<u32>,
+    /// The lease that the mesh is founded with; `None`: dead hosts are removed by people only.
+    pub lease: Option<Duration>,
+    /// Serve from a disk that may be an old image although no peer can tell.
+    pub serve_alone: bool,
+    /// For how long a released address goes to nobody else, unless there is no other.
+    pub rest: Duration,
     /// Version of the program, for status.
     pub version: String,
-    /// The lease of a mesh that this host founds.
-    pub lease: Option<Duration>,
-    /// Serve although no peer has confirmed that the disk is not an old one.
-    pub serve_alone: bool,
     /// The disk is for sure as this host's last run left it: it was not exchanged meanwhile.
     pub trusted_disk: bool,
 }

@@ -15,7 +15,7 @@ pub enum Request {
     Init {
         /// The new mesh.
         credentials: Credentials,
-        /// Its ranges, one per family at most; empty for the defaults.
+        /// Its ranges, the first of each family the default one; empty for the defaults.
         ranges: Vec<IpNetwork>,
     },
     /// Join a mesh through these targets.

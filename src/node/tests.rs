@@ -33,9 +33,10 @@ fn config() -> NodeConfig {
         bridge: "mesh0".into(),
         data_port: 4789,
         mtu_bytes: None,
-        version: "test".into(),
         lease: None,
         serve_alone: false,
+        rest: Duration::from_secs(60),
+        version: "test".into(),
         trusted_disk: true,
     }
 }

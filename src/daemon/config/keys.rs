@@ -47,12 +47,24 @@ pub(super) const KEYS: &[Key] = &[
     many(
         "range",
         "CIDR",
-        "With init: the mesh's range, once per family [default: 10.32.0.0/12 \
-        and a /48 of fd00::/8]",
+        "With init or founders: a range of the mesh; repeatable, the first of each family is \
+        what containers get by default [default: 10.32.0.0/12 and a /48 of fd00::/8]",
     ),
     many("join", "ADDR[:PORT]", "Join a mesh through this member; repeatable"),
     one("token-file", "FILE", "With join: the file that holds the token (or MESHWORK_TOKEN does)"),
-    one("founders", "N", "N hosts that start together found one mesh (not supported yet)"),
+    one("founders", "N", "With join: found the mesh together, N hosts (2 to 9) that start at once"),
+    one("lease", "SECONDS", "Remove hosts that were unreachable for so long [default: off]"),
+    Key {
+        name: "serve-alone",
+        kind: Kind::Flag,
+        value_name: "",
+        help: "Trust this disk although no peer can tell whether it is an old image",
+    },
+    one(
+        "rest",
+        "SECONDS",
+        "How long a released address goes to nobody else while others are free [default: 60]",
+    ),
     one("dns-domain", "NAME", "The mesh's domain [default: mesh.internal]"),
     many(
         "dns-listen",

@@ -114,6 +114,43 @@ fn init_and_join_take_what_belongs_to_them() {
 }
 
 #[test]
+fn a_mesh_can_have_several_ranges_in_the_order_given() {
+    let given = ["--init", "--range=10.2.0.0/16", "--range=10.1.0.0/16", "--range=fd00::/48"];
+    let ranges = ["10.2.0.0/16", "10.1.0.0/16", "fd00::/48"].map(|text| text.parse().unwrap());
+    assert_eq!(flags(&given).unwrap().start, Start::Init { ranges: ranges.to_vec() });
+    let many: Vec<String> = (0..17).map(|n| format!("--range=10.{n}.0.0/16")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).chain(["--init"]).collect();
+    assert!(flags(&many).unwrap_err().to_string().contains("at most 16 ranges"));
+}
+
+#[test]
+fn founders_share_a_token_and_know_each_other() {
+    let credentials =
+        Credentials { mesh: mesh_router::MeshId::new([3; 16]), secret: Secret([4; 32]) };
+    let variables = [("MESHWORK_TOKEN", &*token::encode(&credentials))];
+    let given = ["--founders=3", "--join=a", "--join=b", "--range=10.2.0.0/16"];
+    let config = load(&given, &variables, Path::new("/nonexistent")).unwrap();
+    let wanted = Start::Found {
+        founders: 3,
+        ranges: vec!["10.2.0.0/16".parse().unwrap()],
+        targets: ["a", "b"].map(|name| Target::parse(name).unwrap()).to_vec(),
+        credentials: Some(credentials),
+    };
+    assert_eq!(config.start, wanted);
+}
+
+#[test]
+fn times_are_seconds_and_have_defaults() {
+    let config = flags(&[]).unwrap();
+    let minute = Duration::from_secs(60);
+    assert_eq!((config.lease, config.serve_alone, config.rest), (None, false, minute));
+    let config = flags(&["--lease=120", "--serve-alone", "--rest=0"]).unwrap();
+    let twice = Some(Duration::from_secs(120));
+    assert_eq!((config.lease, config.serve_alone, config.rest), (twice, true, Duration::ZERO));
+    assert_eq!(flags(&["--lease=off"]).unwrap().lease, None);
+}
+
+#[test]
 fn a_wrong_value_is_one_line_that_names_key_value_and_what_is_allowed() {
     for (key, value, allowed) in [
         ("name", "a b", "1 to 63 letters"),
@@ -127,7 +164,11 @@ fn a_wrong_value_is_one_line_that_names_key_value_and_what_is_allowed() {
         ("range", "10.0.0.0", "give a CIDR"),
         ("join", "host:0", "host[:port]"),
         ("token-file", "/nonexistent", "cannot be read"),
-        ("founders", "3", "not supported yet"),
+        ("founders", "1", "2 to 9"),
+        ("founders", "10", "2 to 9"),
+        ("lease", "9", "10 to 2592000 seconds"),
+        ("lease", "soon", "10 to 2592000 seconds"),
+        ("rest", "86401", "0 to 86400 seconds"),
         ("dns-domain", "a..b", "a DNS name"),
         ("dns-listen", "x", "ADDR:PORT"),
         ("encrypt", "require", "not supported yet"),
@@ -150,8 +191,10 @@ fn a_wrong_value_is_one_line_that_names_key_value_and_what_is_allowed() {
 fn keys_that_contradict_each_other_are_refused() {
     for (given, word) in [
         (["--init", "--join=a"].as_slice(), "exclude each other"),
-        (&["--range=10.0.0.0/8"], "goes with init only"),
-        (&["--init", "--range=10.0.0.0/8", "--range=11.0.0.0/8"], "one range per family"),
+        (&["--range=10.0.0.0/8"], "goes with init or founders"),
+        (&["--init", "--range=10.0.0.0/8", "--range=10.1.0.0/16"], "overlaps 10.0.0.0/8"),
+        (&["--founders=3"], "founders needs join"),
+        (&["--init", "--founders=3"], "exclude each other"),
     ] {
         let error = flags(given).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");

@@ -4,9 +4,11 @@ use std::{
     fs,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use ipnetwork::IpNetwork;
+use mesh_ipam::{Block, ring::RANGES_MAX};
 
 use super::{ConfigError, Encrypt, Given, KEYS, Kind, Log, Reader, Start, Target, token};
 
@@ -19,6 +21,14 @@ pub(super) fn listen_default() -> SocketAddr {
 const MTU_MIN: u32 = 1280;
 /// The most that an IP packet's length can say.
 const MTU_MAX: u32 = 65_535;
+/// Hosts that can found a mesh together: a majority of more takes longer and is no safer.
+const FOUNDERS: std::ops::RangeInclusive<u16> = 2..=9;
+/// Seconds of a lease. Chosen: ten heartbeats, so that a hiccup removes nobody; thirty days.
+const LEASE_SECS: std::ops::RangeInclusive<u64> = 10..=2_592_000;
+/// How long a released address rests. Chosen: as long as most clients keep a dead connection.
+const REST: Duration = Duration::from_secs(60);
+/// The longest rest, in seconds: a day.
+const REST_SECS_MAX: u64 = 86_400;
 
 impl Reader<'_> {
     fn given(&self, key: &'static str) -> Option<Given<'_>> {
@@ -37,14 +47,6 @@ impl Reader<'_> {
             [value] if !value.is_empty() => Ok(Some((Given { ..given }, value))),
             values => Err(given.wrong(&values.join(","), "give one value that is not empty")),
         }
-    }
-
-    pub(super) fn refuse_what_is_not_built(&self) -> Result<(), ConfigError> {
-        if let Some((given, value)) = self.one("founders")? {
-            let allowed = "not supported yet; start one host with --init and let the others --join";
-            return Err(given.wrong(value, allowed));
-        }
-        Ok(())
     }
 
     pub(super) fn name(&self) -> Result<String, ConfigError> {
@@ -107,25 +109,65 @@ impl Reader<'_> {
 
     pub(super) fn start(&self, token: Option<String>) -> Result<Start, ConfigError> {
         let ranges = self.ranges()?;
-        let init = match self.one("init")? {
-            None | Some((_, "false" | "0")) => false,
-            Some((_, "true" | "1")) => true,
-            Some((given, value)) => return Err(given.wrong(value, "give true or false")),
-        };
         let targets = self.targets()?;
-        match (init, targets.is_empty()) {
-            (true, false) => {
-                let text = "init and join exclude each other: init founds a mesh, join finds one";
-                Err(ConfigError::Together(text.to_owned()))
+        let founders = self.founders()?;
+        let together = |text: &str| Err(ConfigError::Together(text.to_owned()));
+        match (self.flag("init")?, founders) {
+            (true, Some(_)) => {
+                together("init and founders exclude each other: init founds a mesh alone")
             }
-            (true, true) => Ok(Start::Init { ranges }),
-            (false, _) if !ranges.is_empty() => {
-                let text = "range goes with init only: who joins takes the mesh's ranges";
-                Err(ConfigError::Together(text.to_owned()))
+            (true, None) if !targets.is_empty() => {
+                together("init and join exclude each other: init founds a mesh, join finds one")
             }
-            (false, true) => Ok(Start::Wait),
-            (false, false) => Ok(Start::Join { targets, credentials: self.credentials(token)? }),
+            (true, None) => Ok(Start::Init { ranges }),
+            (false, Some(_)) if targets.is_empty() => {
+                together("founders needs join: name the other founders, once each")
+            }
+            (false, Some(founders)) => {
+                let credentials = self.credentials(token)?;
+                Ok(Start::Found { founders, ranges, targets, credentials })
+            }
+            (false, None) if !ranges.is_empty() => {
+                together("range goes with init or founders: who joins takes the mesh's ranges")
+            }
+            (false, None) if targets.is_empty() => Ok(Start::Wait),
+            (false, None) => Ok(Start::Join { targets, credentials: self.credentials(token)? }),
         }
+    }
+
+    pub(super) fn flag(&self, key: &'static str) -> Result<bool, ConfigError> {
+        match self.one(key)? {
+            None | Some((_, "false" | "0")) => Ok(false),
+            Some((_, "true" | "1")) => Ok(true),
+            Some((given, value)) => Err(given.wrong(value, "give true or false")),
+        }
+    }
+
+    fn founders(&self) -> Result<Option<u16>, ConfigError> {
+        let Some((given, value)) = self.one("founders")? else { return Ok(None) };
+        let founders = value.parse().ok().filter(|founders| FOUNDERS.contains(founders));
+        let (least, most) = (FOUNDERS.start(), FOUNDERS.end());
+        let allowed = || format!("give {least} to {most}; later hosts join without founders");
+        founders.map(Some).ok_or_else(|| given.wrong(value, allowed()))
+    }
+
+    pub(super) fn lease(&self) -> Result<Option<Duration>, ConfigError> {
+        let Some((given, value)) = self.one("lease")? else { return Ok(None) };
+        if value == "off" {
+            return Ok(None);
+        }
+        let seconds = value.parse().ok().filter(|seconds| LEASE_SECS.contains(seconds));
+        let (least, most) = (LEASE_SECS.start(), LEASE_SECS.end());
+        let allowed = || format!("give off or {least} to {most} seconds");
+        let seconds = seconds.ok_or_else(|| given.wrong(value, allowed()))?;
+        Ok(Some(Duration::from_secs(seconds)))
+    }
+
+    pub(super) fn rest(&self) -> Result<Duration, ConfigError> {
+        let Some((given, value)) = self.one("rest")? else { return Ok(REST) };
+        let seconds = value.parse().ok().filter(|seconds| *seconds <= REST_SECS_MAX);
+        let allowed = || format!("give 0 to {REST_SECS_MAX} seconds");
+        seconds.map(Duration::from_secs).ok_or_else(|| given.wrong(value, allowed()))
     }
 
     fn ranges(&self) -> Result<Vec<IpNetwork>, ConfigError> {
@@ -143,8 +185,11 @@ impl Reader<'_> {
                 );
                 return Err(given.wrong(text, exact));
             }
-            if ranges.iter().any(|other| other.is_ipv4() == range.is_ipv4()) {
-                return Err(given.wrong(text, "give at most one range per family"));
+            if let Some(other) = ranges.iter().find(|other| overlap(**other, range)) {
+                return Err(given.wrong(text, format!("it overlaps {other}; give ranges apart")));
+            }
+            if ranges.len() == RANGES_MAX {
+                return Err(given.wrong(text, format!("give at most {RANGES_MAX} ranges")));
             }
             ranges.push(range);
         }
@@ -231,4 +276,8 @@ impl Reader<'_> {
             Some((given, value)) => Err(given.wrong(value, "give text or json")),
         }
     }
+}
+
+fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
+    Block::from(a).overlaps(&Block::from(b))
 }
