@@ -11,8 +11,10 @@ use std::{
 };
 
 use mesh_dns::{Name, Table, Zone};
-use mesh_ipam::{Block, Holder, Ipam, Wanted};
-use mesh_router::{PeerId, store::Cursor};
+use mesh_ipam::{
+    Block, Holder, Ipam, Ring, RingKey, RingValue, SpaceMessage, SpaceRequest, Wanted,
+};
+use mesh_router::{PeerId, Time, store::Cursor};
 
 /// Entries that are merged and encoded.
 const ENTRIES: u32 = 10_000;
@@ -50,20 +52,110 @@ fn zone() {
     });
 }
 
-/// A ring with a block for each of many owners.
+/// Rings of many blocks, each with an owner unlike its neighbours': taking them over, looking up
+/// who owns an address, and granting one block more.
 fn ring() {
-    let range: Block = "10.0.0.0/8".parse().expect("a range");
-    let mut founder = Ipam::new(peer(1));
-    founder.found(&[range]).expect("a fresh ring");
-    for n in 0..ENTRIES / 10 {
-        let holder = Holder { container: format!("c{n}"), interface: "eth0".to_owned() };
-        founder.allocate(&holder, Wanted::Any(range)).expect("there is room");
+    for blocks in [1_000, 10_000, 100_000] {
+        for writers in [1, 500] {
+            let deltas = ring_deltas(blocks, writers);
+            figure(&format!("ring_merge_of_{blocks}_by_{writers}_ns"), 1, || {
+                black_box(ring_of(&deltas));
+            });
+            figure(&format!("xring_decode_{blocks}_by_{writers}_ns"), 1, || {
+                for d in &deltas {
+                    black_box(
+                        mesh_router::codec::decode::<
+                            Vec<mesh_router::store::Run<RingKey, RingValue>>,
+                        >(d)
+                        .unwrap(),
+                    );
+                }
+            });
+            figure(&format!("xring_apply_{blocks}_by_{writers}_ns"), 1, || {
+                let mut ring = Ring::new(peer(255));
+                for d in &deltas {
+                    ring.apply(d).unwrap();
+                }
+                black_box(ring);
+            });
+        }
+        let ring = ring_of(&ring_deltas(blocks, 500));
+        figure(&format!("ring_owner_lookup_at_{blocks}_ns"), ENTRIES, || {
+            for n in 0..ENTRIES {
+                black_box(ring.owner(address(n.wrapping_mul(2_654_435_761) % (blocks * 16))));
+            }
+        });
+        grants(blocks);
     }
-    figure("ring_owner_lookup_ns", ENTRIES, || {
-        for n in 0..ENTRIES {
-            black_box(founder.owner(address(n)));
+}
+
+/// What a host is told that joins a ring of so many blocks by so many writers.
+fn ring_deltas(blocks: u32, writers: u32) -> Vec<Vec<u8>> {
+    let mut all = Ring::new(peer(0));
+    let mut ring = Ring::new(owner_of(0));
+    let range = RingKey::Range("10.0.0.0/8".parse().expect("a range"));
+    ring.write(range, RingValue::Range);
+    for writer in 0..writers {
+        for n in (writer..blocks).step_by(writers as usize) {
+            // Spread over the range, as grants to many hosts at the same time are.
+            let n = n.wrapping_mul(7_919) % blocks;
+            let block = Block::containing(address(n * 16), 28).expect("a block");
+            let value = RingValue::Owned { owner: owner_of(n % 997), epoch: 0 };
+            ring.write(RingKey::Block(block), value);
+        }
+        ring.mark_durable(ring.own_counter());
+        for delta in frames(&ring) {
+            all.apply(&delta).expect("a delta of our own making");
+        }
+        ring = Ring::new(owner_of(writer + 1));
+    }
+    frames(&all)
+}
+
+/// A whole ring, in frames.
+fn frames(ring: &Ring) -> Vec<Vec<u8>> {
+    let (mut deltas, mut cursor) = (Vec::new(), Cursor::default());
+    loop {
+        let delta = ring.delta(&cursor, |_| true, 0);
+        if delta.bytes.is_empty() {
+            return deltas;
+        }
+        deltas.push(delta.bytes);
+        cursor = delta.cursor;
+    }
+}
+
+fn ring_of(deltas: &[Vec<u8>]) -> Ipam {
+    let mut ring = Ipam::new(peer(255));
+    for delta in deltas {
+        ring.absorb(delta).expect("a delta of our own making");
+    }
+    ring
+}
+
+/// One request for space after another, to a host that owns all but many blocks.
+fn grants(blocks: u32) {
+    let range: Block = "10.0.0.0/8".parse().expect("a range");
+    let mut donor = Ipam::new(peer(255));
+    donor.found(&[range]).expect("a fresh ring");
+    for delta in ring_deltas(blocks, 500) {
+        donor.absorb(&delta).expect("a delta of our own making");
+    }
+    let request =
+        |id| SpaceRequest { id, range, address: None, seen: u64::MAX, own: 0, urgent: true };
+    let mut id = 0;
+    figure(&format!("ring_grant_at_{blocks}_ns"), 16, || {
+        for _ in 0..16 {
+            id += 1;
+            donor.handle_message(peer(1), SpaceMessage::Request(request(id)), Time::ZERO);
         }
     });
+}
+
+fn owner_of(n: u32) -> PeerId {
+    let mut bytes = [7; 16];
+    bytes[..4].copy_from_slice(&n.to_be_bytes());
+    PeerId::new(bytes)
 }
 
 /// Addresses given and taken back with many held.

@@ -123,6 +123,11 @@ impl Block {
         Self { family, first, length: family.bits() }
     }
 
+    /// All addresses of both families.
+    pub(crate) fn everything() -> [Self; 2] {
+        [Family::V4, Family::V6].map(|family| Self::at(family, 0, 0))
+    }
+
     /// IPv4 or IPv6.
     pub const fn family(&self) -> Family {
         self.family

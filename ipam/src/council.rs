@@ -32,7 +32,7 @@ mod wish;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use mesh_router::{PeerId, Time, store::VersionVector};
+use mesh_router::{Mutation, PeerId, Time, mutation, store::VersionVector};
 
 use crate::{
     ipam::Ipam,
@@ -190,7 +190,7 @@ impl Ipam {
 
     /// Looks for removals that were not known before.
     pub(crate) fn look_for_removals(&mut self, before: &VersionVector) {
-        if self.ring.is_recalling() {
+        if self.ring.is_recalling() || mutation::on(Mutation::ForgetFence) {
             return;
         }
         let first = RingKey::Removed(PeerId::new([0; 16]));
@@ -246,7 +246,8 @@ impl Council {
 
     /// Sends a promise, once it is on disk.
     fn promise(&mut self, to: PeerId, message: CouncilMessage) {
-        self.say_durable(to, message, self.changes);
+        let needs = if mutation::on(Mutation::PromiseEarly) { 0 } else { self.changes };
+        self.say_durable(to, message, needs);
     }
 
     fn say_durable(&mut self, to: PeerId, message: CouncilMessage, needs: u64) {

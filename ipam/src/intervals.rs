@@ -28,6 +28,19 @@ impl Intervals {
         self.parts.iter().map(|(first, last)| (*first, *last))
     }
 
+    /// What of the set lies in `first..=last`.
+    pub(crate) fn clipped(&self, first: u128, last: u128) -> Self {
+        let mut clipped = Self::default();
+        let before = self.parts.range(..first).next_back().map(|(start, end)| (*start, *end));
+        let inside = self.parts.range(first..=last).map(|(start, end)| (*start, *end));
+        for (start, end) in before.into_iter().chain(inside).filter(|part| part.1 >= first) {
+            let (start, end) = (start.max(first), end.min(last));
+            clipped.parts.insert(start, end);
+            clipped.total += end - start + 1;
+        }
+        clipped
+    }
+
     /// Whether all of `first..=last` is in the set.
     pub(crate) fn covers(&self, first: u128, last: u128) -> bool {
         self.parts.range(..=first).next_back().is_some_and(|(_, end)| *end >= last)

@@ -14,10 +14,11 @@ use crate::{
     block::{Block, number},
     council::Council,
     held::{Held, Holder},
+    intervals::Intervals,
     pool::{Pool, is_reserved},
     ring::{ENTRIES_MAX, RANGES_MAX, Ring, RingKey, RingValue, Version, check_range},
     space::SpaceRefusal,
-    view::{Owner, View},
+    view::{Owner, Redundant, View},
 };
 
 /// Claims of held addresses that are under way at once.
@@ -37,6 +38,8 @@ pub struct Ipam {
     pub(crate) ring: Ring,
     /// Always what the ring says now.
     pub(crate) view: View,
+    /// Up to which of the ring's changes the view says it.
+    viewed: u64,
     pub(crate) held: Held,
     /// One for each range.
     pub(crate) pools: BTreeMap<Block, Pool>,
@@ -120,6 +123,7 @@ impl Ipam {
         Self {
             ring: Ring::new(me),
             view: View::default(),
+            viewed: 0,
             held: Held::default(),
             pools: BTreeMap::new(),
             space: Space::default(),
@@ -152,7 +156,7 @@ impl Ipam {
     pub fn absorb(&mut self, bytes: &[u8]) -> Result<bool, RunError> {
         let before = self.ring.vector().clone();
         let all = self.ring.apply(bytes)?;
-        if *self.ring.vector() != before {
+        if self.ring.change_mark() != self.viewed {
             self.refresh();
             self.look_for_removals(&before);
         }
@@ -178,6 +182,8 @@ impl Ipam {
     /// Throws the ring away, to be told it anew; what is held stays held, and promises stay made.
     pub fn reset_ring(&mut self) {
         self.ring = Ring::new(self.me());
+        self.viewed = u64::MAX;
+        self.view = View::default();
         self.space = Space::default();
         self.council.reset();
         self.leaving = false;
@@ -186,26 +192,55 @@ impl Ipam {
         self.apply_bars();
     }
 
-    /// Derives everything anew from the ring: after rows were restored.
+    /// Derives what follows from the ring, as far as it has changed; everything, after rows were
+    /// restored.
     pub fn refresh(&mut self) {
-        self.view = View::of(&self.ring);
-        if !self.view.redundant.is_empty() && !self.ring.is_recalling() {
-            for redundant in std::mem::take(&mut self.view.redundant) {
+        let redundant = self.derive();
+        if !redundant.is_empty() && !self.ring.is_recalling() {
+            for redundant in redundant {
                 self.retire(redundant.block, redundant.within);
             }
-            self.view = View::of(&self.ring);
+            self.derive();
         }
-        for range in self.view.ranges.clone() {
-            let owned = self.view.mine.get(&range).cloned().unwrap_or_default();
-            let pool = self.pools.entry(range).or_insert_with(|| Pool::new(range));
+        self.settle();
+        self.check_invariants();
+    }
+
+    /// Brings view and pools up to date; returns own entries that say what is said around them.
+    fn derive(&mut self) -> Vec<Redundant> {
+        let changed = changed_blocks(&self.ring, self.viewed);
+        self.viewed = self.ring.change_mark();
+        let (regions, redundant) = match changed {
+            Some(regions) => {
+                let redundant = self.view.update(&self.ring, &regions);
+                (regions, redundant)
+            }
+            None => {
+                let (view, redundant) = View::of(&self.ring);
+                self.view = view;
+                (Block::everything().to_vec(), redundant)
+            }
+        };
+        for region in regions {
+            self.supply_pools(&region);
+        }
+        redundant
+    }
+
+    /// Gives the pools what the view says about a region.
+    fn supply_pools(&mut self, region: &Block) {
+        let none = Intervals::default();
+        for range in self.view.ranges.iter().filter(|range| range.overlaps(region)) {
+            let owned = self.view.mine.get(range).unwrap_or(&none);
+            let pool = self.pools.entry(*range).or_insert_with(|| Pool::new(*range));
             let family = range.family();
-            pool.set_owned(owned, |first, last| {
+            let first = region.first_number().max(range.first_number());
+            let last = region.last_number().min(range.last_number());
+            pool.set_owned((first, last), owned, |first, last| {
                 let held = self.held.between(family.address(first), family.address(last));
                 held.map(|address| number(address).1)
             });
         }
-        self.settle();
-        self.check_invariants();
     }
 
     /// Founds a mesh without a lease: these are its ranges, and this host owns all of them.
@@ -291,10 +326,17 @@ impl Ipam {
         u64::try_from(sum).unwrap_or(u64::MAX)
     }
 
-    /// How many entries of the ring say something. [`mesh_router::Store::len`] of the ring counts
-    /// ranges and retired entries too.
+    /// How many entries of the ring say something; it looks at each. [`mesh_router::Store::len`] of
+    /// the ring counts ranges and retired entries too.
     pub fn entries(&self) -> usize {
-        self.view.live
+        let says = |value: &RingValue| match value {
+            RingValue::Owned { .. } => true,
+            RingValue::Retired { within, at_least, .. } => {
+                self.ring.get(&RingKey::Block(*within)).map(Version::of) < Some(*at_least)
+            }
+            _ => false,
+        };
+        self.ring.iter().filter(|(_, entry)| says(&entry.value)).count()
     }
 
     /// Leaves everything that this host owns to another, because it goes. From then on nothing is
@@ -398,7 +440,7 @@ impl Ipam {
         let epoch =
             self.epoch_around(&block).max(inside.iter().map(|old| old.1).max().unwrap_or(0));
         let writer = self.me();
-        let clock = self.ring.vector().dots.values().max().copied().unwrap_or(0);
+        let clock = self.ring.clock();
         let late = mutation::on(Mutation::RetireLate);
         let retirements = if late { 0 } else { inside.len() as u64 };
         let grant = Version { epoch, counter: clock + retirements + 1, writer };
@@ -463,8 +505,13 @@ impl Ipam {
             return;
         }
         let me = Owner::Peer(self.me());
-        for pool in self.pools.values() {
+        if self.viewed == self.ring.change_mark() {
+            let (anew, _) = View::of(&self.ring);
+            assert_eq!(self.view, anew, "the view is not what the ring says");
+        }
+        for (range, pool) in &self.pools {
             pool.check_invariants();
+            assert_eq!(Some(pool.owned()).filter(|o| o.total() > 0), self.view.mine.get(range));
         }
         for (address, _) in self.held.iter() {
             let Some(range) = self.range_of(address) else { continue };
@@ -478,4 +525,25 @@ impl Ipam {
     pub(crate) fn is_reserved(&self, range: &Block, address: IpAddr) -> bool {
         is_reserved(range, address)
     }
+}
+
+/// The blocks in which the ring has changed since, of which none covers another; `None` when that
+/// is not known, or so much that all is to be derived anew.
+fn changed_blocks(ring: &Ring, since: u64) -> Option<Vec<Block>> {
+    let changes = ring.changes_since(since)?;
+    if changes.len() > 8 + ring.len() / 16 {
+        return None;
+    }
+    let mut blocks = Vec::new();
+    for change in changes {
+        match change.key {
+            RingKey::Range(_) => return None,
+            RingKey::Block(block) => blocks.push(block),
+            RingKey::Epoch | RingKey::Elector(_) | RingKey::Removed(_) => {}
+        }
+    }
+    // A block comes before all that lies inside it.
+    blocks.sort_unstable();
+    blocks.dedup_by(|next, kept| kept.covers(next));
+    Some(blocks)
 }

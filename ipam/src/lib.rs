@@ -27,6 +27,7 @@ mod intervals;
 pub mod ipam;
 pub mod pool;
 pub mod ring;
+mod segments;
 pub mod space;
 pub mod view;
 

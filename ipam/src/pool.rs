@@ -50,29 +50,34 @@ impl Pool {
         &self.owned
     }
 
-    /// Takes over what the ring says now. `held` are the held addresses in an interval.
+    /// Takes over what the ring says now about a region of the range. `held` are the held addresses
+    /// in an interval.
     pub(crate) fn set_owned<I: Iterator<Item = u128>>(
         &mut self,
-        owned: Intervals,
+        region: (u128, u128),
+        owned: &Intervals,
         held: impl Fn(u128, u128) -> I,
     ) {
-        if owned == self.owned {
+        let old = self.owned.clipped(region.0, region.1);
+        let new = owned.clipped(region.0, region.1);
+        if old == new {
             return;
         }
-        for (first, last) in self.owned.without(&owned).iter() {
+        for (first, last) in old.without(&new).iter() {
+            self.owned.remove(first, last);
             self.free.remove(first, last);
             let gone: Vec<u128> = self.released.range(first..=last).map(|(n, _)| *n).collect();
             for number in gone {
                 self.wake(number);
             }
         }
-        for (first, last) in owned.without(&self.owned).iter() {
+        for (first, last) in new.without(&old).iter() {
+            self.owned.insert(first, last);
             self.free.insert(first, last);
             for number in held(first, last) {
                 self.free.remove(number, number);
             }
         }
-        self.owned = owned;
     }
 
     /// How many addresses could be given.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use mesh_router::{
-    PeerId, Replica, codec,
+    Mutation, PeerId, Replica, codec, mutation,
     store::{Cursor, Delta, RunError, VersionVector},
 };
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,8 @@ impl Replica for Ipam {
         let length = usize::from(u16::from_le_bytes(*length));
         let (head, runs) = rest.split_at_checked(length).ok_or_else(undecodable)?;
         let head: Head = codec::decode(head).map_err(|error| RunError::Codec(error.to_string()))?;
-        if head.fence < self.epoch().fence && !self.store().is_recalling() {
+        let heeds = !mutation::on(Mutation::ForgetFence);
+        if heeds && head.fence < self.epoch().fence && !self.store().is_recalling() {
             return Ok(false);
         }
         self.absorb_but(runs, &head.barring)

@@ -1,4 +1,5 @@
-//! What this host's copy of the ring says: a pure function of it, computed anew when it changes.
+//! What this host's copy of the ring says: a pure function of it. When entries change, it is
+//! computed anew in their blocks, and nowhere else: no entry says anything outside its block.
 //!
 //! The owner of an address is the longest match, with three rules that make a partial copy safe:
 //!
@@ -18,14 +19,18 @@
 //!   owner         A A A A B B C C B B U U A A A A
 //! ```
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::IpAddr,
+};
 
-use mesh_router::{Mutation, PeerId, mutation, store::Entry};
+use mesh_router::{Mutation, PeerId, mutation, store};
 
 use crate::{
-    block::{Block, Family, number},
+    block::Block,
     intervals::Intervals,
     ring::{Ring, RingKey, RingValue, Version},
+    segments::{Segments, Tag},
 };
 
 /// Who owns an address.
@@ -52,15 +57,6 @@ impl Owner {
     }
 }
 
-/// From here on, up to the next segment, addresses have this owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Segment {
-    family: Family,
-    first: u128,
-    owner: Owner,
-    range: Option<Block>,
-}
-
 /// An entry to be retired: the ownership around it names the same owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Redundant {
@@ -71,8 +67,7 @@ pub(crate) struct Redundant {
 /// Everything that is derived from one state of the ring.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct View {
-    /// Sorted; an address before the first one of its family is outside.
-    segments: Vec<Segment>,
+    segments: Segments,
     /// Outermost ranges, rising.
     pub(crate) ranges: Vec<Block>,
     /// Blocks whose route differs from that of what is around them.
@@ -83,27 +78,38 @@ pub(crate) struct View {
     pub(crate) unknown: BTreeMap<Block, u128>,
     /// What this host owns of each range.
     pub(crate) mine: BTreeMap<Block, Intervals>,
-    /// Own entries that say what is said around them.
-    pub(crate) redundant: Vec<Redundant>,
-    /// Entries that still say something.
-    pub(crate) live: usize,
 }
 
 impl View {
-    pub(crate) fn of(ring: &Ring) -> Self {
-        Sweep { ring, levels: Vec::new(), view: Self::default() }.run()
+    /// What the ring says, from scratch, and the own entries that say what is said around them.
+    pub(crate) fn of(ring: &Ring) -> (Self, Vec<Redundant>) {
+        let mut view = Self { ranges: outermost_ranges(ring), ..Self::default() };
+        let redundant = view.update(ring, &Block::everything());
+        (view, redundant)
+    }
+
+    /// Derives anew what lies in these blocks, of which none covers another: no entry outside has
+    /// changed, and no range anywhere.
+    pub(crate) fn update(&mut self, ring: &Ring, regions: &[Block]) -> Vec<Redundant> {
+        let mut redundant = Vec::new();
+        for region in regions {
+            self.count(ring.me(), region, false);
+            let found = Sweep::of(ring, &self.ranges, region);
+            self.segments.splice(region, &found.marks);
+            let (from, to) = (
+                self.routes.partition_point(|(block, _)| block < region),
+                self.routes.partition_point(|(block, _)| *block <= Block::single(region.last())),
+            );
+            self.routes.splice(from..to, found.routes);
+            redundant.extend(found.redundant);
+            self.count(ring.me(), region, true);
+        }
+        redundant
     }
 
     /// The owner of an address.
     pub(crate) fn owner(&self, address: IpAddr) -> Owner {
-        let (family, number) = number(address);
-        let next = self
-            .segments
-            .partition_point(|segment| (segment.family, segment.first) <= (family, number));
-        match next.checked_sub(1).map(|index| self.segments[index]) {
-            Some(segment) if segment.family == family => segment.owner,
-            _ => Owner::Outside,
-        }
+        self.segments.owner(address)
     }
 
     /// The range that an address lies in.
@@ -119,99 +125,170 @@ impl View {
         self.space.get(range).and_then(|owners| owners.get(&peer)).copied().unwrap_or(0)
     }
 
-    /// Fills what is counted from the segments.
-    fn count(&mut self, me: PeerId) {
-        for (index, segment) in self.segments.iter().enumerate() {
-            let Some(range) = segment.range else { continue };
-            let next = self.segments.get(index + 1).filter(|next| next.family == segment.family);
-            let last = next.map_or(segment.family.max(), |next| next.first - 1);
-            let size = last - segment.first + 1;
-            match segment.owner {
+    /// Adds what is counted in a region, or takes it away again.
+    fn count(&mut self, me: PeerId, region: &Block, add: bool) {
+        for (first, last, tag) in self.segments.inside(region) {
+            let Some(range) = tag.range.map(|index| self.ranges[index as usize]) else { continue };
+            let size = last - first + 1;
+            match tag.owner {
                 Owner::Peer(peer) => {
-                    *self.space.entry(range).or_default().entry(peer).or_default() += size;
-                    if peer == me {
-                        self.mine.entry(range).or_default().insert(segment.first, last);
+                    change(self.space.entry(range).or_default(), peer, size, add);
+                    let mine = (peer == me).then(|| self.mine.entry(range).or_default());
+                    match mine {
+                        Some(mine) if add => mine.insert(first, last),
+                        Some(mine) => mine.remove(first, last),
+                        None => {}
                     }
                 }
-                Owner::Unknown { .. } => *self.unknown.entry(range).or_default() += size,
+                Owner::Unknown { .. } => change(&mut self.unknown, range, size, add),
                 Owner::Outside => {}
+            }
+        }
+        if add {
+            self.space.retain(|_, owners| !owners.is_empty());
+            self.mine.retain(|_, mine| mine.total() > 0);
+        }
+    }
+}
+
+fn change<K: Ord>(sums: &mut BTreeMap<K, u128>, key: K, size: u128, add: bool) {
+    match sums.entry(key) {
+        Entry::Vacant(slot) => drop(slot.insert(size)),
+        Entry::Occupied(mut slot) if add => *slot.get_mut() += size,
+        Entry::Occupied(mut slot) => {
+            *slot.get_mut() -= size;
+            if *slot.get() == 0 {
+                slot.remove();
             }
         }
     }
 }
 
+/// The ranges that lie in no other, rising.
+fn outermost_ranges(ring: &Ring) -> Vec<Block> {
+    let mut ranges: Vec<Block> = Vec::new();
+    for (key, _) in ring.iter() {
+        match key {
+            RingKey::Range(block) if ranges.last().is_none_or(|last| !last.covers(block)) => {
+                ranges.push(*block);
+            }
+            RingKey::Range(_) => {}
+            _ => break,
+        }
+    }
+    ranges
+}
+
 /// One of the nested blocks that the sweep is in.
+#[derive(Debug, Clone, Copy)]
 struct Level {
     block: Block,
     owner: Owner,
     /// The block whose entry names the owner.
     source: Option<Block>,
-    range: Option<Block>,
+    range: Option<u32>,
 }
 
-/// Goes through ranges and blocks in order, outer before inner.
+/// Goes through the ranges and blocks around and in a region in order, outer before inner.
 struct Sweep<'a> {
     ring: &'a Ring,
+    ranges: &'a [Block],
+    region: &'a Block,
     levels: Vec<Level>,
-    view: View,
+    /// From this number on, up to the next mark, addresses are so.
+    marks: Vec<(u128, Tag)>,
+    routes: Vec<(Block, PeerId)>,
+    redundant: Vec<Redundant>,
 }
 
-impl Sweep<'_> {
-    fn run(mut self) -> View {
-        let mut items: Vec<_> = self
-            .ring
-            .iter()
-            .filter_map(|(key, entry)| match key {
-                RingKey::Range(block) => Some((*block, false, entry)),
-                RingKey::Block(block) => Some((*block, true, entry)),
-                RingKey::Epoch | RingKey::Elector(_) | RingKey::Removed(_) => None,
-            })
-            .collect();
-        items.sort_by_key(|(block, owned, _)| (*block, *owned));
-        for (block, owned, entry) in items {
-            self.leave_all_but(Some(&block));
-            let level = if owned { self.block(block, entry) } else { self.range(block, entry) };
-            if let Some(level) = level {
-                self.enter(level);
-            }
+impl<'a> Sweep<'a> {
+    fn of(ring: &'a Ring, ranges: &'a [Block], region: &'a Block) -> Self {
+        let mut sweep = Self {
+            ring,
+            ranges,
+            region,
+            levels: Vec::new(),
+            marks: Vec::new(),
+            routes: Vec::new(),
+            redundant: Vec::new(),
+        };
+        for length in 0..region.length() {
+            sweep.around(Block::at(region.family(), region.first_number(), length));
         }
-        self.leave_all_but(None);
-        self.view.count(self.ring.me());
-        self.view
+        sweep.mark(region.first_number());
+        sweep.inside();
+        sweep
     }
 
-    fn range(&mut self, block: Block, entry: &Entry<RingValue>) -> Option<Level> {
-        if self.levels.iter().any(|level| level.range.is_some()) {
-            return None;
+    /// Enters a block around the region, of which nothing is to be told.
+    fn around(&mut self, block: Block) {
+        let range = self.range(block);
+        self.levels.extend(range);
+        if let Some(entry) = self.ring.get(&RingKey::Block(block)) {
+            let level = self.block(block, entry);
+            self.levels.extend(level);
         }
-        self.view.ranges.push(block);
+        self.redundant.clear();
+    }
+
+    fn inside(&mut self) {
+        let ring = self.ring;
+        let last = Block::single(self.region.last());
+        let mut ranges = self.ranges[self.ranges.partition_point(|range| range < self.region)..]
+            .iter()
+            .take_while(|range| **range <= last)
+            .peekable();
+        let blocks = ring.range(RingKey::Block(*self.region)..=RingKey::Block(last));
+        for (key, entry) in blocks {
+            let RingKey::Block(block) = key else { continue };
+            while let Some(range) = ranges.next_if(|range| **range <= *block) {
+                self.enter_range(*range);
+            }
+            self.leave_all_but(Some(block));
+            let level = self.block(*block, entry);
+            self.enter(level);
+        }
+        for range in ranges {
+            self.enter_range(*range);
+        }
+        self.leave_all_but(None);
+    }
+
+    fn enter_range(&mut self, range: Block) {
+        self.leave_all_but(Some(&range));
+        let level = self.range(range);
+        self.enter(level);
+    }
+
+    fn range(&self, block: Block) -> Option<Level> {
+        let index = self.ranges.binary_search(&block).ok()?;
+        let writer = self.ring.get(&RingKey::Range(block))?.dot.actor;
         // An ownership around the range that came before it still holds inside it.
         let around = self.levels.last();
         Some(Level {
             block,
             owner: match around {
                 Some(level) if level.owner != Owner::Outside => level.owner,
-                _ => Owner::Unknown { ask: entry.dot.actor },
+                _ => Owner::Unknown { ask: writer },
             },
             source: around.and_then(|level| level.source),
-            range: Some(block),
+            range: u32::try_from(index).ok(),
         })
     }
 
     /// What an entry changes; nothing if it says nothing.
-    fn block(&mut self, block: Block, entry: &Entry<RingValue>) -> Option<Level> {
+    fn block(&mut self, block: Block, entry: &store::Entry<RingValue>) -> Option<Level> {
         let around = self.levels.last();
         let range = around.and_then(|level| level.range);
         let source = around.and_then(|level| level.source);
         match entry.value {
             RingValue::Owned { owner, .. } => {
-                self.view.live += 1;
                 let owner = Owner::Peer(owner);
                 if let (Some(around), Some(within)) = (around, source)
                     && owner == Owner::Peer(self.ring.me())
                     && around.owner == owner
                 {
-                    self.view.redundant.push(Redundant { block, within });
+                    self.redundant.push(Redundant { block, within });
                 }
                 Some(Level { block, owner, source: Some(block), range })
             }
@@ -220,68 +297,49 @@ impl Sweep<'_> {
                 if known >= Some(at_least) || mutation::on(Mutation::ForgetWithin) {
                     return None;
                 }
-                self.view.live += 1;
                 let owner = Owner::Unknown { ask: entry.dot.actor };
                 Some(Level { block, owner, source: None, range })
             }
-            // What cannot be filed under a block: see `RingRegister::validate`.
             _ => None,
         }
     }
 
-    fn enter(&mut self, level: Level) {
-        let around = self.levels.last().and_then(|level| self.route(level));
-        if let Some(peer) = self.route(&level)
+    fn enter(&mut self, level: Option<Level>) {
+        let Some(level) = level else { return };
+        let around = self.levels.last().and_then(route);
+        if let Some(peer) = route(&level)
             && around != Some(peer)
         {
-            self.view.routes.push((level.block, peer));
+            self.routes.push((level.block, peer));
         }
-        self.mark(level.block.family(), level.block.first_number(), &level);
         self.levels.push(level);
+        self.mark(level.block.first_number());
     }
 
-    fn route(&self, level: &Level) -> Option<PeerId> {
-        level.range.and_then(|_| level.owner.route())
-    }
-
-    /// Leaves the blocks that do not cover `next`.
+    /// Leaves the blocks inside the region that do not cover `next`.
     fn leave_all_but(&mut self, next: Option<&Block>) {
-        while let Some(level) =
-            self.levels.pop_if(|level| next.is_none_or(|next| !level.block.covers(next)))
-        {
-            let (family, last) = (level.block.family(), level.block.last_number());
-            if last == family.max() {
-                continue;
-            }
-            match self.levels.pop() {
-                Some(around) => {
-                    self.mark(family, last + 1, &around);
-                    self.levels.push(around);
-                }
-                None => self.push(Segment {
-                    family,
-                    first: last + 1,
-                    owner: Owner::Outside,
-                    range: None,
-                }),
+        let region = self.region;
+        while let Some(level) = self.levels.pop_if(|level| {
+            region.covers(&level.block) && next.is_none_or(|next| !level.block.covers(next))
+        }) {
+            let last = level.block.last_number();
+            if last < region.last_number() {
+                self.mark(last + 1);
             }
         }
     }
 
-    fn mark(&mut self, family: Family, first: u128, level: &Level) {
+    /// From here on addresses are as the innermost block says.
+    fn mark(&mut self, first: u128) {
         // Who owns what is in no range does not matter.
-        let owner = if level.range.is_some() { level.owner } else { Owner::Outside };
-        self.push(Segment { family, first, owner, range: level.range });
+        let inner = self.levels.last().filter(|level| level.range.is_some());
+        let tag =
+            inner.map_or(Tag::OUTSIDE, |level| Tag { owner: level.owner, range: level.range });
+        self.marks.pop_if(|(number, _)| *number == first);
+        self.marks.push((first, tag));
     }
+}
 
-    fn push(&mut self, segment: Segment) {
-        let segments = &mut self.view.segments;
-        segments.pop_if(|last| (last.family, last.first) == (segment.family, segment.first));
-        let same = segments.last().is_some_and(|last| {
-            (last.family, last.owner, last.range) == (segment.family, segment.owner, segment.range)
-        });
-        if !same {
-            segments.push(segment);
-        }
-    }
+fn route(level: &Level) -> Option<PeerId> {
+    level.range.and_then(|_| level.owner.route())
 }

@@ -41,7 +41,7 @@ pub enum Mutation {
     RestartForgets,
     /// Space is given away before it is known what the kernel still holds.
     ServeUnprogrammed,
-    /// Of two decrees the epoch does not count.
+    /// A host takes no notice of its removal, nor do others of a removed one.
     ForgetFence,
     /// A promise is sent before it is on disk.
     PromiseEarly,

@@ -103,6 +103,8 @@ pub struct Store<R: Register> {
     /// Per origin the counter up to which tombstones were collected.
     floors: BTreeMap<PeerId, u64>,
     changes: Vec<Change<R::Key>>,
+    /// How many changes were drained, or made by restoring.
+    drained: u64,
     /// Origins whose counter or floor changed since the last [`Store::drain_origins`].
     touched: BTreeSet<PeerId>,
     /// What own writes superseded that are not durable yet, by dot. Others are told what a restart
@@ -128,6 +130,7 @@ impl<R: Register> Store<R> {
             durable: 0,
             floors: BTreeMap::new(),
             changes: Vec::new(),
+            drained: 0,
             touched: BTreeSet::new(),
             superseded: BTreeMap::new(),
             recalling: false,
@@ -232,6 +235,11 @@ impl<R: Register> Store<R> {
         self.superseded.retain(|(origin, counter), _| *origin != me || *counter <= durable);
     }
 
+    /// The greatest counter that this replica has seen of anybody.
+    pub fn clock(&self) -> u64 {
+        self.clock
+    }
+
     /// The counter of the newest own write.
     pub fn own_counter(&self) -> u64 {
         self.vector.get(&self.me)
@@ -262,6 +270,7 @@ impl<R: Register> Store<R> {
         if origin == self.me {
             self.durable = self.durable.max(counter);
         }
+        self.drained += self.changes.len() as u64;
         self.changes.clear();
         self.touched.clear();
         Ok(())
@@ -363,7 +372,19 @@ impl<R: Register> Store<R> {
 
     /// The changes since the last call, oldest first.
     pub fn drain_changes(&mut self) -> Vec<Change<R::Key>> {
+        self.drained += self.changes.len() as u64;
         std::mem::take(&mut self.changes)
+    }
+
+    /// A mark for [`Store::changes_since`].
+    pub fn change_mark(&self) -> u64 {
+        self.drained + self.changes.len() as u64
+    }
+
+    /// The changes since a mark; `None` if some of them were drained, or entries restored.
+    pub fn changes_since(&self, mark: u64) -> Option<&[Change<R::Key>]> {
+        let from = usize::try_from(mark.checked_sub(self.drained)?).ok()?;
+        self.changes.get(from..)
     }
 
     fn insert_if_newer(&mut self, key: R::Key, entry: Entry<R::Value>) {

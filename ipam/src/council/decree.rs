@@ -84,7 +84,7 @@ impl Ipam {
     pub(super) fn draft(&self, change: &Change) -> Decree {
         let old = self.epoch();
         let number = old.number + if change.forced { FORCE_JUMP } else { 1 };
-        let clock = self.ring.vector().dots.values().max().copied().unwrap_or(0);
+        let clock = self.ring.clock();
         let mut draft = Draft { number, forced: change.forced, writes: Vec::new() };
         for (range, owners) in &change.ranges {
             draft.found(*range, owners);

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_router::{PeerId, Time, store::VersionVector};
+use mesh_router::{Mutation, PeerId, Time, mutation, store::VersionVector};
 
 use super::{
     Council, Surroundings,
@@ -300,18 +300,19 @@ impl Ipam {
             // Each who is there gets a share, so the others are given a moment.
             let founders = usize::from(proposal.founders);
             let late = around.now.since(proposal.since) >= GENESIS_PATIENCE;
-            return promises.len() >= founders || (late && promises.len() > founders / 2);
+            return promises.len() >= founders || (late && promises.len() >= quorum(founders));
         }
         let electors = self.electors();
         let voted = |peer: &&PeerId| promises.contains_key(peer);
         let sure = |peer: &&PeerId| promises.get(peer).is_some_and(|promise| !promise.abstains);
-        let majority = electors.iter().filter(sure).count() > electors.len() / 2;
+        let majority = electors.iter().filter(sure).count() >= quorum(electors.len());
         if !majority && !electors.iter().all(|peer| voted(&peer)) {
             return false;
         }
         let removed = &proposal.change.removed;
         let all = around.members.difference(removed).all(|peer| promises.contains_key(peer));
-        removed.is_empty() || (all && proposal.behind(self).is_empty())
+        let unasked = mutation::on(Mutation::RemoveUnasked);
+        removed.is_empty() || unasked || (all && proposal.behind(self).is_empty())
     }
 
     /// Carries out what a majority has accepted.
@@ -319,10 +320,10 @@ impl Ipam {
         let Some(proposal) = &self.council.proposal else { return };
         let Stage::Accepting { decree, accepted } = &proposal.stage else { return };
         let enough = if proposal.founders > 0 {
-            accepted.len() > usize::from(proposal.founders) / 2
+            accepted.len() >= quorum(proposal.founders.into())
         } else {
             let electors = self.electors();
-            accepted.intersection(&electors).count() > electors.len() / 2
+            accepted.intersection(&electors).count() >= quorum(electors.len())
         };
         if enough {
             let decree = decree.clone();
@@ -332,6 +333,11 @@ impl Ipam {
             self.carry_out(&decree);
         }
     }
+}
+
+/// How many of so many decide.
+fn quorum(electors: usize) -> usize {
+    if mutation::on(Mutation::SmallQuorum) { electors.div_ceil(2) } else { electors / 2 + 1 }
 }
 
 impl Council {

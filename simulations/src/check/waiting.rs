@@ -5,7 +5,7 @@ use meshwork::node::request::{Code, Refusal};
 use super::Violation;
 
 /// Words of which each names somebody, or says that there is nobody, or that it is this host.
-const NAMING: [&str; 9] =
+const NAMING: [&str; 8] =
     ["asked ", "nobody", "waiting for", "this host", "belongs to", "held", "detached", "in use"];
 
 /// A refusal says why, what to do, and who keeps one waiting.
