@@ -108,6 +108,8 @@ pub struct Router {
     pulling: Option<(LinkId, Time)>,
     /// Whether this host may write: it knows all that it ever wrote.
     settled: bool,
+    /// Whether a peer has told everything since this was last asked for.
+    synced: bool,
     reach_at: Option<Time>,
     /// How often links or membership changed.
     generation: u64,
@@ -131,6 +133,7 @@ impl Router {
             paths: BTreeMap::new(),
             pulling: None,
             settled: false,
+            synced: true,
             reach_at: None,
             generation: 0,
             effects: VecDeque::new(),
@@ -164,6 +167,16 @@ impl Router {
         self.settled = true;
         self.pump_due = true;
         self.reach_at = Some(now);
+    }
+
+    /// Asks the first peer that is linked for everything, though this host may write meanwhile.
+    pub fn ask_for_all(&mut self) {
+        self.synced = false;
+    }
+
+    /// Whether a peer has told everything since [`Router::ask_for_all`].
+    pub fn is_synced(&self) -> bool {
+        self.synced
     }
 
     /// What the peers told is not all: goes on being told.
@@ -209,11 +222,6 @@ impl Router {
     /// The links that are up.
     pub fn links(&self) -> impl Iterator<Item = &LinkUp> {
         self.neighbours.values().map(|neighbour| &neighbour.up)
-    }
-
-    /// How many linked peers have said what they know.
-    pub fn greeted(&self) -> usize {
-        self.neighbours.values().filter(|neighbour| neighbour.is_greeted()).count()
     }
 
     /// The link to a peer.

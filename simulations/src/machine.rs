@@ -21,7 +21,8 @@ const GATEWAY: &str = "meshd/gateway";
 impl World {
     pub(crate) fn persist(&mut self, host: usize, batch: BatchId, writes: Vec<Write>) {
         let slow = self.dice.chance(50);
-        let delay = if slow { self.dice.below(200_000) } else { self.dice.between(200, 4_000) };
+        let most = self.scenario.disk_max * 1000;
+        let delay = if slow { self.dice.below(200_000) } else { self.dice.between(200, most) };
         let done = self.queue.now() + delay;
         let this = &mut self.hosts[host];
         let done = this.disk.begin(batch, writes, done);
@@ -61,7 +62,8 @@ impl World {
         }
         this.kernel.busy = true;
         let boot = this.boot;
-        let at = self.queue.now() + self.dice.between(300, 15_000);
+        let slowest = self.scenario.kernel_max * 1000;
+        let at = self.queue.now() + self.dice.between(300, slowest.max(300));
         self.queue.push(at, What::KernelDone { host, boot });
     }
 
@@ -226,7 +228,8 @@ impl World {
                 Request::DnsAdd { name, .. } | Request::DnsRemove { name, .. } => {
                     self.ledger.unsure(host, &name);
                 }
-                Request::Join { .. } => self.join_again(host),
+                // Whoever left before it could say so joins again, too.
+                Request::Join { .. } | Request::Leave => self.join_again(host),
                 Request::Init { .. } => self.found_again(),
                 Request::Found { .. } => self.found_together_again(host),
                 _ => {}

@@ -5,9 +5,6 @@
 //! never doubles a frame; but what is urgent are messages that others pass on and that are asked
 //! again, and a node must bear both in any order. What is lost is sent again, so loss is delay; what
 //! is on its way when a connection dies is gone. A cut drops everything in one direction, silently.
-//!
-//! Beyond any transport, a scenario may lose deltas and let them overtake each other: the stores
-//! promise to bear that, too.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 

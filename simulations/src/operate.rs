@@ -162,7 +162,11 @@ impl World {
 
     /// An address out of a few, so that several ask for the same one.
     fn some_address(&mut self) -> IpAddr {
-        let last = u8::try_from(self.dice.between(2, 62)).unwrap_or(2);
+        let most = match self.scenario.ranges[self.range].prefix() {
+            0..=26 => 62,
+            length => (1 << (32 - length.min(30))) - 2,
+        };
+        let last = u8::try_from(self.dice.between(2, most)).unwrap_or(2);
         Ipv4Addr::new(10, 32, 0, last).into()
     }
 

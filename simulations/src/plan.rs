@@ -111,10 +111,13 @@ fn workload(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: 
     let detaches = dice.between(5, 35);
     for _ in 0..count {
         let host = dice.index(hosts);
+        if dice.chance(s.claims) {
+            acts.push((dice.below(end), Act::Claim(host)));
+            continue;
+        }
         let act = match dice.below(100) {
-            0..45 => Act::Attach(host),
-            45..55 => Act::Repeat(host),
-            55..60 => Act::Claim(host),
+            0..50 => Act::Attach(host),
+            50..60 => Act::Repeat(host),
             60..65 => Act::NameAdd(host),
             other if other - 65 < detaches => Act::Detach(host),
             other if other % 2 == 0 => Act::NameRemove(host),

@@ -35,6 +35,12 @@ pub struct Scenario {
     pub disk_faults: u64,
     /// Links that die in a run, at most.
     pub link_deaths: u64,
+    /// The longest that a disk takes for a batch, most of the time.
+    pub disk_max: u64,
+    /// The longest that an operation of the kernel takes.
+    pub kernel_max: u64,
+    /// Operations that are claims of one address, instead of attaches.
+    pub claims: u32,
     /// Containers that cannot be wired.
     pub wire_failures: u32,
     /// Runs in which a host leaves.
@@ -51,7 +57,7 @@ pub struct Scenario {
     pub suspensions: u64,
     /// By how much clocks run too fast or too slow, at most.
     pub drift: u32,
-    /// Deltas that are lost on a link that lives: see `net`.
+    /// Deltas that are lost on a link that lives: see [`BEYOND`].
     pub delta_loss: u32,
     /// Deltas are cut anywhere: needs the feature `mutations`.
     pub cut_deltas: bool,
@@ -67,6 +73,8 @@ pub struct Scenario {
     pub founders: u16,
     /// Hosts that are recycled in a run, one after the other, whatever `recycle` says.
     pub recycles: u64,
+    /// In the end the ring must be as small as what it says.
+    pub small_ring: bool,
     /// The rule that is broken, in a build with the feature `mutations`.
     #[serde(skip)]
     pub mutation: Option<Mutation>,
@@ -89,6 +97,9 @@ impl Default for Scenario {
             crashes: 4,
             disk_faults: 1,
             link_deaths: 4,
+            disk_max: 4,
+            kernel_max: 15,
+            claims: 50,
             wire_failures: 20,
             leave: 150,
             recycle: 150,
@@ -105,16 +116,30 @@ impl Default for Scenario {
             range_add: 0,
             founders: 0,
             recycles: 0,
+            small_ring: false,
             mutation: None,
         }
     }
 }
 
 /// The names of scenarios that today's code passes.
-pub const NAMES: [&str; 9] =
-    ["default", "calm", "partition", "crash", "exhausted", "churn", "narrow", "suspend", "lossy"];
+pub const NAMES: [&str; 10] = [
+    "default",
+    "calm",
+    "partition",
+    "crash",
+    "exhausted",
+    "churn",
+    "narrow",
+    "suspend",
+    "tight",
+    "cut",
+];
 /// The names of scenarios that need what is not built yet.
 pub const AHEAD: [&str; 5] = ["founders", "remove", "ranges", "restore", "clone"];
+/// The name of a scenario that loses deltas on links that live. No transport does; the nodes lean on
+/// that where a host is told everything, so it is for the mutation check only.
+pub const BEYOND: [&str; 1] = ["lossy"];
 /// The names of scenarios that are about size; the number of hosts is the caller's.
 pub const LARGE: [&str; 2] = ["recycle", "large"];
 
@@ -150,6 +175,34 @@ impl Scenario {
             "churn" => Self { leave: 700, recycle: 700, wipe: 500, ..all },
             "narrow" => Self { narrow: 1000, delay_max: 200, ..all },
             "suspend" => Self { suspensions: 8, flaps: 4, drift: 50, crashes: 2, ..calm },
+            "tight" => Self {
+                ranges: vec!["10.32.0.0/27".parse().expect("a constant")],
+                operations_per_second: 8,
+                crashes: 12,
+                kernel_max: 400,
+                disk_max: 150,
+                link_deaths: 12,
+                leave: 0,
+                recycle: 0,
+                wipe: 0,
+                ..all
+            },
+            "cut" => Self {
+                ranges: vec![
+                    "10.32.0.0/28".parse().expect("a constant"),
+                    "10.32.0.0/27".parse().expect("a constant"),
+                ],
+                cut_deltas: true,
+                narrow: 1000,
+                link_deaths: 20,
+                flaps: 3,
+                claims: 300,
+                operations_per_second: 8,
+                leave: 1000,
+                wipe: 0,
+                recycle: 0,
+                ..all
+            },
             "lossy" => Self { delta_loss: 300, loss: 200, duplicate: 300, ..all },
             "founders" => Self { founders: 3, ..all },
             "remove" => Self { remove: 1000, recycle: 0, stays_down: 0, ..all },
@@ -200,7 +253,7 @@ mod tests {
 
     #[test]
     fn every_name_that_is_listed_is_known() {
-        for name in NAMES.iter().chain(&AHEAD).chain(&LARGE) {
+        for name in NAMES.iter().chain(&AHEAD).chain(&BEYOND).chain(&LARGE) {
             assert_eq!(Scenario::named(name).unwrap().name, *name);
         }
         assert!(Scenario::load("no-such-scenario").is_err());

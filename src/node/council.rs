@@ -24,10 +24,11 @@ use crate::api::types;
 const REVIEW_EVERY: Duration = Duration::from_secs(1);
 /// An elector that was not reached for this long gives its seat to somebody else.
 const SEAT_AWAY_MAX: Duration = Duration::from_secs(60);
-/// How long after the first peer the others have their say about whether this host's disk is old.
-const COMPARE_MORE: Duration = Duration::from_secs(1);
-/// How long a host that knows nobody waits for somebody who knows it.
-const COMPARE_ALONE: Duration = Duration::from_secs(5);
+/// How long a host whose disk is surely the last run's waits for a peer after a start.
+const COMPARE_TRUSTED: Duration = Duration::from_secs(2);
+/// How long a host that knows nobody, but whose disk may be an old one, waits for somebody who knows
+/// it.
+const COMPARE_UNKNOWN: Duration = Duration::from_secs(5);
 /// Hosts that one removal may name. Chosen: far more than die at once.
 const REMOVED_MAX: usize = 256;
 
@@ -67,13 +68,6 @@ pub(super) struct Desk {
     majority_at: Option<Time>,
     /// The last state that was decided, to tell people about the next.
     epoch: u64,
-}
-
-/// A host that has yet to ask others whether its disk is an old one.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Comparing {
-    since: Time,
-    first: Option<Time>,
 }
 
 impl Node {
@@ -217,7 +211,6 @@ impl Node {
         if self.mesh.is_none() {
             return;
         }
-        self.finish_founding();
         if let Some(upheaval) = self.ipam.take_upheaval() {
             self.start_over(upheaval);
         }
@@ -239,7 +232,8 @@ impl Node {
         let pending = self.desk.pending.iter().map(|pending| pending.until);
         let drives = self.router.is_settled() || self.founding.is_some();
         let driven = self.ipam.council_timeout().filter(|_| drives);
-        pending.chain(driven).chain([self.desk.review_at]).min()
+        let compare = self.compare_timeout();
+        pending.chain(driven).chain(compare).chain([self.desk.review_at]).min()
     }
 
     fn drive_council(&mut self) {
@@ -433,8 +427,8 @@ impl Node {
     }
 
     /// Founding together is over as soon as there is a ring: it was agreed on, or the others had
-    /// founded the mesh before.
-    fn finish_founding(&mut self) {
+    /// founded the mesh before. This comes before the recall is ended, and so before any write.
+    pub(super) fn finish_founding(&mut self) {
         if self.founding.is_none() || self.ipam.epoch().number == 0 {
             return;
         }
@@ -511,28 +505,36 @@ impl Node {
         self.begin_recall();
     }
 
-    /// Before a host whose disk may be an old one serves, it lets its peers look.
+    /// Before a host serves after a restart, a peer tells it what has happened meanwhile: it may have
+    /// been removed, or its disk may be an old one.
     pub(super) fn begin_comparing(&mut self, now: Time) {
-        if !self.config.trusted_disk && !self.config.serve_alone {
-            self.comparing = Some(Comparing { since: now, first: None });
+        if !self.config.serve_alone {
+            self.router.ask_for_all();
+            self.comparing = Some(now);
         }
     }
 
     fn compare(&mut self) {
-        let Some(comparing) = &mut self.comparing else { return };
-        let greeted = self.router.greeted();
-        if greeted > 0 {
-            comparing.first.get_or_insert(self.now);
-        }
-        let Comparing { since, first } = *comparing;
-        let others = self.standing_members().len().saturating_sub(1);
-        let over = match first {
-            Some(first) => greeted >= others || self.now.since(first) >= COMPARE_MORE,
-            None => others == 0 && self.now.since(since) >= COMPARE_ALONE,
+        let Some(since) = self.comparing else { return };
+        let knows_nobody = self.standing_members().len() <= 1;
+        // A disk that is surely as the last run left it is only asked about for a moment.
+        let patience = match (knows_nobody, self.config.trusted_disk) {
+            (true, true) => Some(Duration::ZERO),
+            (true, false) => Some(COMPARE_UNKNOWN),
+            (false, true) => Some(COMPARE_TRUSTED),
+            (false, false) => None,
         };
-        if over {
+        let alone = patience.is_some_and(|patience| self.now.since(since) >= patience);
+        if self.router.is_synced() || alone {
             self.comparing = None;
         }
+    }
+
+    /// When a host that compares goes on without having been told anything.
+    fn compare_timeout(&self) -> Option<Time> {
+        let since = self.comparing?;
+        Some(since + if self.config.trusted_disk { COMPARE_TRUSTED } else { COMPARE_UNKNOWN })
+            .filter(|at| *at > self.now)
     }
 
     /// Why a host that may have an old disk does not serve yet.
@@ -544,8 +546,8 @@ impl Node {
             return Some("waiting a moment for peers that this host does not know of".to_owned());
         }
         Some(format!(
-            "after a restart of the machine its state is compared with a peer's first, in case an \
-             old disk was restored; waiting for one of: {} (or start with --serve-alone)",
+            "after a start a peer is asked first what has happened meanwhile, for an old disk may have \
+             been restored; waiting for one of: {} (or start with --serve-alone)",
             self.names(&others)
         ))
     }

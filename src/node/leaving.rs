@@ -100,7 +100,10 @@ impl Node {
             let id = leaving.id;
             let text = match leaving.stage {
                 LeavingStage::Handing { heir, .. } => {
-                    format!("{} has not confirmed our blocks in time", self.router.name_of(heir))
+                    format!(
+                        "waiting for {}: it has not confirmed our blocks yet",
+                        self.router.name_of(heir)
+                    )
                 }
                 LeavingStage::Parting | LeavingStage::Clearing { done: true } => {
                     "no peer could be reached to take our blocks over".to_owned()

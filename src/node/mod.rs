@@ -113,8 +113,8 @@ pub struct Node {
     /// The mesh is being founded together with others.
     founding: Option<council::Founding>,
     desk: council::Desk,
-    /// Its disk may be an old one: it serves once a peer has looked.
-    comparing: Option<council::Comparing>,
+    /// Since when it waits for a peer to tell what has happened while it was down.
+    comparing: Option<Time>,
     /// Why it is told again what it once wrote, if that was not a lost disk.
     recall_reason: Option<String>,
     /// How many changes of the council's promises were handed to the disk.
@@ -255,6 +255,12 @@ impl Node {
         &self.ipam
     }
 
+    /// Whether this host is still asking what has happened while it was down: what it believes to
+    /// own may be others' by now, and it gives nothing away. For checkers.
+    pub fn is_unsure(&self) -> bool {
+        self.recalling || self.unsure_because().is_some()
+    }
+
     /// The names, for checkers.
     pub fn zone(&self) -> &Zone {
         &self.zone
@@ -276,6 +282,7 @@ impl Node {
         let now = self.now;
         self.journal.timeout(now);
         self.ipam.handle_timeout(now);
+        self.finish_founding();
         self.end_recall();
         self.router.timeout(&replicas(&mut self.ipam, &mut self.zone), now);
         self.deliver();

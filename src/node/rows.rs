@@ -52,8 +52,8 @@ impl Node {
             Table::Ring => restore_entry(self.ipam.store_mut(), &row)?,
             Table::Zone => restore_entry(self.zone.store_mut(), &row)?,
             Table::Vectors => self.restore_vector(&row)?,
-            Table::Attachments if mutation::on(Mutation::RestartForgets) && row.key[1] % 4 == 0 => {
-            }
+            Table::Attachments
+                if mutation::on(Mutation::RestartForgets) && row.key.len() % 2 == 0 => {}
             Table::Attachments => {
                 let record: Record = value(&row)?;
                 self.ipam.restore(&record.holder, &record.addresses);

@@ -86,7 +86,8 @@ impl Router {
         let differs = self.neighbour(link).differs(digest, ours) || (hello && digest != ours);
         // Who is not settled asks even its equal: only a peer that is settled will say that this
         // is all. Its equal may have lost as much.
-        if (differs || !self.settled) && self.may_pull(link, now) {
+        let told = self.settled && self.synced;
+        if (differs || !told) && self.may_pull(link, now) {
             self.neighbour(link).mismatches = 0;
             self.pulling = Some((link, now + PULL_MAX));
             self.send(link, false, &Frame::Want { vectors });
@@ -111,6 +112,7 @@ impl Router {
         if self.pulling.is_some_and(|(from, _)| from == link) {
             self.pulling = None;
         }
+        self.synced = true;
         if !self.settled {
             self.settle(now);
         }

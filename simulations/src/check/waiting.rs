@@ -4,15 +4,33 @@ use meshwork::node::request::{Code, Refusal};
 
 use super::Violation;
 
-/// Words of which each names somebody, or says that there is nobody, or that it is this host.
-const NAMING: [&str; 8] =
-    ["asked ", "nobody", "waiting for", "this host", "belongs to", "held", "detached", "in use"];
+/// Words of which each says who, or that there is nobody, or that it is this host.
+const NAMING: [&str; 11] = [
+    "asked ",
+    "nobody",
+    "waiting for",
+    "answered",
+    "this host",
+    "belongs to",
+    "held",
+    "detached",
+    "in use",
+    "the kernel",
+    "written",
+];
+
+/// Whether a text names a host of the run, such as h3.
+fn names_host(text: &str) -> bool {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    let mut numbers = words.filter_map(|word| word.strip_prefix('h'));
+    numbers.any(|number| number.parse::<usize>().is_ok())
+}
 
 /// A refusal says why, what to do, and who keeps one waiting.
 pub(crate) fn named(host: usize, refusal: &Refusal) -> Result<(), Violation> {
     let words = &refusal.message;
     let waits = matches!(refusal.code, Code::Timeout | Code::NotReady | Code::Exhausted);
-    let named = !waits || NAMING.iter().any(|word| words.contains(word));
+    let named = !waits || names_host(words) || NAMING.iter().any(|word| words.contains(word));
     if named && !words.is_empty() && !refusal.hint.is_empty() {
         return Ok(());
     }
