@@ -108,6 +108,8 @@ pub struct Router {
     pulling: Option<(LinkId, Time)>,
     /// Whether this host may write: it knows all that it ever wrote.
     settled: bool,
+    /// Whether it tells all that it knows although it is not settled: its disk may only be old.
+    tells: bool,
     /// Whether a peer has told everything since this was last asked for.
     synced: bool,
     reach_at: Option<Time>,
@@ -133,6 +135,7 @@ impl Router {
             paths: BTreeMap::new(),
             pulling: None,
             settled: false,
+            tells: false,
             synced: true,
             reach_at: None,
             generation: 0,
@@ -169,6 +172,12 @@ impl Router {
         self.reach_at = Some(now);
     }
 
+    /// Tells others all that it knows, also before it is settled: else hosts that were all restarted
+    /// at once would wait for each other.
+    pub fn tell_though_unsettled(&mut self) {
+        self.tells = true;
+    }
+
     /// Asks the first peer that is linked for everything, though this host may write meanwhile.
     pub fn ask_for_all(&mut self) {
         self.synced = false;
@@ -182,6 +191,7 @@ impl Router {
     /// What the peers told is not all: goes on being told.
     pub fn unsettle(&mut self) {
         self.settled = false;
+        self.tells = false;
         self.reach_at = None;
     }
 

@@ -112,6 +112,8 @@ pub struct Store<R: Register> {
     superseded: BTreeMap<(PeerId, u64), (R::Key, R::Value)>,
     /// Whether own entries are taken from others: see [`Store::recall`].
     recalling: bool,
+    /// The own counter when that was begun.
+    recalled_from: u64,
     /// How often it changed what may be told to others.
     revision: u64,
     /// Origins of which nothing new is taken: see [`Store::set_bars`].
@@ -134,6 +136,7 @@ impl<R: Register> Store<R> {
             touched: BTreeSet::new(),
             superseded: BTreeMap::new(),
             recalling: false,
+            recalled_from: 0,
             revision: 0,
             bars: BTreeSet::new(),
         }
@@ -285,22 +288,26 @@ impl<R: Register> Store<R> {
         self.touched.clear();
     }
 
-    /// Begins taking own entries from others: a host that lost its disk learns what it once wrote.
-    /// It must not write before it has ended.
+    /// Begins taking own entries from others: a host that lost its disk, or may have an old one,
+    /// learns what it once wrote. It must not write before it has ended.
     pub fn begin_recall(&mut self) {
         self.recalling = true;
+        self.recalled_from = self.vector.get(&self.me);
     }
 
-    /// Ends taking own entries from others. If this host `wrote` anything before, here or into
-    /// another store of the mesh, its clock jumps, so that what it wrote and nobody told it is not
-    /// written a second time with other content; where keys have one writer, what it was told is
-    /// written anew, and what it was not told is gone everywhere.
+    /// Ends taking own entries from others. If this host `wrote` what it does not know for sure,
+    /// here or into another store of the mesh, its clock jumps, so that what it wrote and nobody
+    /// told it is not written a second time with other content; where keys have one writer, what it
+    /// was told is written anew, and what it was not told is gone everywhere.
     pub fn end_recall(&mut self, wrote: bool) {
         if !std::mem::take(&mut self.recalling) {
             return;
         }
-        // What others told us may be told on; the jump only once it is on disk.
-        self.durable = self.durable.max(self.vector.get(&self.me));
+        // What others told us may be told on; own writes that are on their way to the disk, and the
+        // jump, only once they are there.
+        if self.durable >= self.recalled_from {
+            self.durable = self.durable.max(self.vector.get(&self.me));
+        }
         self.revision += 1;
         if wrote {
             let jump = if mutation::on(Mutation::RecallWithoutJump) { 0 } else { RECALL_JUMP };
@@ -309,6 +316,11 @@ impl<R: Register> Store<R> {
                 self.write_anew();
             }
         }
+    }
+
+    /// Whether others have told more of this host's own writes than it knew.
+    pub fn was_recalled(&self) -> bool {
+        self.vector.get(&self.me) > self.recalled_from
     }
 
     /// Who told us may have lagged: others may hold later writes of ours, which we cannot replace

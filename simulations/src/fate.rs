@@ -64,6 +64,7 @@ impl World {
 
     pub(crate) fn power_on(&mut self, host: usize) {
         self.hosts[host].off = false;
+        self.hosts[host].doubtful_disk = true;
         self.restart(host);
         self.join_again(host);
     }
@@ -87,6 +88,7 @@ impl World {
     pub(crate) fn removed(&mut self, peers: &[String]) {
         for host in self.hosts.iter_mut().filter(|host| peers.contains(&host.id.to_string())) {
             host.removed = true;
+            host.dispossessed = true;
         }
     }
 
@@ -142,6 +144,8 @@ impl World {
             self.end_promises(host);
         }
         self.hosts[host].disk.restore(&image);
+        self.hosts[host].dispossessed = true;
+        self.hosts[host].doubtful_disk = true;
         self.start_over(host);
     }
 

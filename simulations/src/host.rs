@@ -53,6 +53,11 @@ pub(crate) struct Host {
     pub(crate) suspended: Option<(Micros, Vec<What>)>,
     /// What its disk once held.
     pub(crate) image: Option<Disk>,
+    /// Its blocks were taken from it, or its disk was set back: its containers' addresses may be
+    /// others'.
+    pub(crate) dispossessed: bool,
+    /// Its disk is not for sure as its last run left it: set back, or the machine was restarted.
+    pub(crate) doubtful_disk: bool,
     /// While it is down: what it would start as.
     pub(crate) node: Node,
     pub(crate) credentials: Option<Credentials>,
@@ -91,6 +96,8 @@ impl Host {
             drift: 0,
             suspended: None,
             image: None,
+            dispossessed: false,
+            doubtful_disk: false,
             node: Node::restore(config(index, id, (0, 0)), Vec::new(), Time::ZERO)?,
             credentials: None,
             disk: Disk::new(id),
@@ -117,8 +124,9 @@ impl Host {
         self.running = true;
         self.table = Table::new(domain());
         let drawn = (self.incarnation, dice.number());
-        self.node =
-            Node::restore(config(self.index, self.id, drawn), self.disk.rows(), self.clock(now))?;
+        let mut config = config(self.index, self.id, drawn);
+        config.trusted_disk = !std::mem::take(&mut self.doubtful_disk);
+        self.node = Node::restore(config, self.disk.rows(), self.clock(now))?;
         Ok(())
     }
 
@@ -131,7 +139,10 @@ impl Host {
         self.wake_at = None;
         self.wake_token += 1;
         self.kernel.crash();
-        let ghost = config(self.index, self.id, (0, 0));
+        let mut ghost = config(self.index, self.id, (0, 0));
+        // Unless it is to ask its peers first, it counts with what it would serve from alone.
+        ghost.serve_alone = !self.off && !self.doubtful_disk;
+        ghost.trusted_disk = ghost.serve_alone;
         self.node = Node::restore(ghost, self.disk.rows(), self.clock(now))?;
         Ok(())
     }

@@ -484,7 +484,7 @@ impl Node {
 
     /// A peer knows later writes of this host than the host itself.
     pub(super) fn is_behind(&mut self, peer: PeerId) {
-        if self.recalling || self.mesh.is_none() {
+        if self.recalling || self.mesh.is_none() || !self.router.is_settled() {
             return;
         }
         let name = self.router.name_of(peer);
@@ -506,8 +506,16 @@ impl Node {
     }
 
     /// Before a host serves after a restart, a peer tells it what has happened meanwhile: it may have
-    /// been removed, or its disk may be an old one.
+    /// been removed, or its disk may be an old one. With a disk that is surely the last run's it
+    /// may write meanwhile.
     pub(super) fn begin_comparing(&mut self, now: Time) {
+        let sure = self.config.trusted_disk || self.config.serve_alone;
+        if sure {
+            self.router.settle(now);
+        } else {
+            self.router.tell_though_unsettled();
+            self.begin_recall();
+        }
         if !self.config.serve_alone {
             self.router.ask_for_all();
             self.comparing = Some(now);
@@ -525,7 +533,9 @@ impl Node {
             (false, false) => None,
         };
         let alone = patience.is_some_and(|patience| self.now.since(since) >= patience);
-        if self.router.is_synced() || alone {
+        if alone && !self.router.is_settled() {
+            self.router.settle(self.now);
+        } else if (self.router.is_synced() || alone) && !self.recalling {
             self.comparing = None;
         }
     }

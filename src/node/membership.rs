@@ -61,7 +61,6 @@ impl Node {
         let Some(credentials) = self.mesh.clone() else { return };
         self.outputs.push_back(Output::Membership(Some(credentials)));
         if self.remembers {
-            self.router.settle(now);
             self.begin_comparing(now);
         } else {
             self.begin_recall();
@@ -86,6 +85,14 @@ impl Node {
             let left = self.left.is_some_and(|(mesh, _)| Some(mesh) == self.mesh_id());
             // Who told us of one kind may know nothing of another that we wrote, too.
             let wrote = left || own.iter().any(|counter| *counter > 0);
+            // Unless the disk was there, and nobody knew anything that was not on it.
+            let wrote = wrote && !(self.comparing.is_some() && !self.was_recalled());
+            if wrote && self.comparing.take().is_some() {
+                self.notice(
+                    true,
+                    "an old disk was restored: peers told what was missing".to_owned(),
+                );
+            }
             self.recalling = false;
             self.router.members_mut().end_recall(wrote);
             self.ipam.store_mut().end_recall(wrote);
@@ -105,6 +112,12 @@ impl Node {
         } else {
             self.router.unsettle();
         }
+    }
+
+    fn was_recalled(&self) -> bool {
+        self.router.members().was_recalled()
+            || self.ipam.store().was_recalled()
+            || self.zone.store().was_recalled()
     }
 
     /// Whoever left this very mesh gave its blocks away: until it is told so again it must not
@@ -390,7 +403,7 @@ impl Node {
     }
 
     fn unsettled_words(&self) -> String {
-        if let Some(why) = self.founding_words() {
+        if let Some(why) = self.founding_words().or_else(|| self.comparing_words()) {
             return why;
         }
         match (&self.joining, &self.recall_reason) {

@@ -152,12 +152,13 @@ impl Router {
     /// at each link and origin: for when a replica changed, or [`Router::pump_due`].
     pub fn pump(&mut self, replicas: &Replicas<'_>) {
         self.pump_due = false;
+        let tells = self.settled || self.tells;
         let links: Vec<LinkId> = self.neighbours.keys().copied().collect();
         for link in links {
             while let Some(frame) = self
                 .neighbours
                 .get_mut(&link)
-                .and_then(|n| n.next_frame(&self.members, replicas, self.settled))
+                .and_then(|n| n.next_frame(&self.members, replicas, tells))
             {
                 self.send(link, false, &frame);
             }

@@ -3,8 +3,12 @@
 use super::Violation;
 use crate::host::Host;
 
-/// No address is held here that is somebody else's.
+/// No address is held here that is somebody else's: unless the host's blocks were taken from it, or
+/// it has yet to hear whether they were.
 pub(crate) fn owned(host: &Host) -> Result<(), Violation> {
+    if host.dispossessed || host.node.is_unsure() {
+        return Ok(());
+    }
     match host.node.ipam().conflicts().first() {
         None => Ok(()),
         Some(conflict) => {

@@ -79,7 +79,7 @@ pub(crate) fn step(world: &mut World, host: usize) -> Result<(), Violation> {
         (0..Kind::COUNT).filter(|kind| seen.vectors[*kind] != *vectors[*kind]).collect();
     let ring_changed = changed.contains(&(Kind::Ring as usize));
     let held = node.ipam().held_len();
-    let settled = node.router().is_settled();
+    let settled = node.router().is_settled() && !node.is_unsure();
     let ring_changed = ring_changed || settled != seen.settled;
     if !ring_changed && changed.is_empty() && held == seen.held {
         return Ok(());
@@ -101,8 +101,8 @@ pub(crate) fn step(world: &mut World, host: usize) -> Result<(), Violation> {
 /// A node's belief of what it owns is new.
 pub(crate) fn update_owned(world: &mut World, host: usize) -> Result<(), Violation> {
     let node = &world.hosts[host].node;
-    // Who is being told what it once wrote believes nothing yet.
-    let settled = node.router().is_settled();
+    // Who is being told what it once wrote, or what has happened meanwhile, believes nothing yet.
+    let settled = node.router().is_settled() && !node.is_unsure();
     let owned = if settled { node.ipam().owned_blocks() } else { Vec::new() };
     if owned != world.hosts[host].seen.owned {
         world.hosts[host].seen.owned = owned;
