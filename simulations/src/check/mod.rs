@@ -5,6 +5,7 @@
 //! * [`held`]: what is allocated lies in what is owned.
 //! * [`answers`]: a reply comes after disk and kernel; each request gets one.
 //! * [`grants`]: one request for space gets one grant, told only when it is durable.
+//! * [`retired`]: what is inside a grant is retired before it.
 //! * [`waiting`]: who is refused is told for whom was waited.
 //! * [`convergence`], [`names`]: in the end all agree, and names mean what they should.
 //! * [`replay`]: in the end a delta equals the full state. [`fragments`]: the ring is as small as
@@ -21,6 +22,7 @@ pub mod held;
 pub mod names;
 pub mod ownership;
 pub(crate) mod replay;
+pub(crate) mod retired;
 pub(crate) mod waiting;
 
 use std::fmt;
@@ -93,6 +95,7 @@ pub(crate) fn step(world: &mut World, host: usize) -> Result<(), Violation> {
     world.hosts[host].seen.held = held;
     world.hosts[host].seen.settled = settled;
     if ring_changed {
+        retired::before_grant(&world.hosts[host])?;
         update_owned(world, host)?;
     }
     Ok(())

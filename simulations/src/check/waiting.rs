@@ -5,7 +5,7 @@ use meshwork::node::request::{Code, Refusal};
 use super::Violation;
 
 /// Words of which each says who, or that there is nobody, or that it is this host.
-const NAMING: [&str; 11] = [
+const NAMING: [&str; 12] = [
     "asked ",
     "nobody",
     "waiting for",
@@ -17,6 +17,7 @@ const NAMING: [&str; 11] = [
     "in use",
     "the kernel",
     "written",
+    "leaving",
 ];
 
 /// Whether a text names a host of the run, such as h3.

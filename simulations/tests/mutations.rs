@@ -1,0 +1,64 @@
+//! The mutation check: each deliberate bug is noticed by a checker, and by the bug alone.
+//!
+//! `cargo test --release -p mesh-simulations --features mutations --test mutations -- --nocapture`
+
+use mesh_router::Mutation;
+use mesh_simulations::{
+    run::{Outcome, many, one},
+    scenario::Scenario,
+};
+
+/// Each bug with the scenario in which it shows.
+const CHECKED: [(Mutation, &str); 17] = [
+    (Mutation::AnnounceEarly, "crash"),
+    (Mutation::ReplyEarly, "default"),
+    (Mutation::GrantTwice, "default"),
+    (Mutation::GrantFragments, "default"),
+    (Mutation::GrantHeld, "default"),
+    (Mutation::ForgetWithin, "cut"),
+    (Mutation::RetireLate, "default"),
+    (Mutation::CompareReversed, "default"),
+    (Mutation::ApplyGap, "lossy"),
+    (Mutation::DropSuperseded, "slow"),
+    (Mutation::SkipOrigin, "default"),
+    (Mutation::SettleUntold, "churn"),
+    (Mutation::RecallWithoutJump, "churn"),
+    (Mutation::ReleaseEarly, "default"),
+    (Mutation::LeaveUnconfirmed, "churn"),
+    (Mutation::RestartForgets, "crash"),
+    (Mutation::ServeUnprogrammed, "tight"),
+];
+
+/// Within so many seeds each must be noticed.
+const SEEDS_MAX: u64 = 10_000;
+
+/// The first seed that fails, and how many were tried.
+fn first_failure(scenario: &Scenario) -> Option<(u64, Outcome)> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (mut tried, mut found) = (0, None);
+    many(scenario, (1, SEEDS_MAX), &(3..=6), threads, |outcome| {
+        tried += 1;
+        if outcome.line.failure.is_some() {
+            found = Some((tried, outcome));
+        }
+        found.is_none()
+    });
+    found
+}
+
+#[test]
+fn every_deliberate_bug_is_noticed_by_a_checker() {
+    for (mutation, name) in CHECKED {
+        let sound = Scenario::named(name).unwrap();
+        let broken = Scenario { mutation: Some(mutation), ..sound.clone() };
+        let begin = std::time::Instant::now();
+        let (tried, outcome) = first_failure(&broken)
+            .unwrap_or_else(|| panic!("{mutation:?}: {SEEDS_MAX} seeds of {name} pass"));
+        let (seed, hosts) = (outcome.line.seed, outcome.line.hosts);
+        let failure = outcome.line.failure.unwrap_or_default();
+        let short: String = failure.chars().take(100).collect();
+        println!("{mutation:?}: {tried} seeds of {name}, {:.1?}: {short}", begin.elapsed());
+        let without = one(&sound, seed, hosts, false).line.failure;
+        assert_eq!(without, None, "{name}, seed {seed}, {hosts} hosts, without {mutation:?}");
+    }
+}
