@@ -190,7 +190,8 @@ impl Ipam {
 
     /// Looks for removals that were not known before.
     pub(crate) fn look_for_removals(&mut self, before: &VersionVector) {
-        if self.ring.is_recalling() || mutation::on(Mutation::ForgetFence) {
+        // Who knows of no decree is told the ring for the first time, or anew.
+        if before.get(&DECREE) == 0 || mutation::on(Mutation::ForgetFence) {
             return;
         }
         let first = RingKey::Removed(PeerId::new([0; 16]));

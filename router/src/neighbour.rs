@@ -89,6 +89,11 @@ impl Neighbour {
         self.greeted = true;
     }
 
+    /// Whether it has said what it has.
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
     /// It said what it has and asked for the rest.
     pub(crate) fn want(&mut self, vectors: [VersionVector; Kind::COUNT]) {
         self.cursors = vectors.map(Cursor::at);

@@ -173,7 +173,7 @@ impl Router {
     }
 
     /// Tells others all that it knows, also before it is settled: else hosts that were all restarted
-    /// at once would wait for each other.
+    /// at once would wait for each other. It is settled then when the caller says so.
     pub fn tell_though_unsettled(&mut self) {
         self.tells = true;
     }
@@ -232,6 +232,11 @@ impl Router {
     /// The links that are up.
     pub fn links(&self) -> impl Iterator<Item = &LinkUp> {
         self.neighbours.values().map(|neighbour| &neighbour.up)
+    }
+
+    /// How many linked peers have said what they know.
+    pub fn greeted(&self) -> usize {
+        self.neighbours.values().filter(|neighbour| neighbour.is_greeted()).count()
     }
 
     /// The link to a peer.

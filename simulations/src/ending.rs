@@ -35,7 +35,7 @@ impl World {
     /// Has whoever is switched off removed, if the scenario does so; then it comes back, or not.
     fn bury(&mut self) {
         let until = self.queue.now() + self.scenario.heal_seconds * SECOND;
-        while self.violation.is_none() && self.hosts.iter().any(|host| host.off && !host.removed) {
+        while self.violation.is_none() && self.hosts.iter().any(|host| self.is_dead_member(host)) {
             if self.queue.now() >= until {
                 return self.fail(Violation::new("removal", "who is switched off stays a member"));
             }
@@ -71,7 +71,9 @@ impl World {
 
     /// What is not well yet.
     fn unwell(&self) -> Option<String> {
-        if !self.founded {
+        // Who was restarted while founding goes on with it, and nobody is told.
+        let founded = |host: &crate::host::Host| !host.node.ipam().ranges().is_empty();
+        if !self.founded && !self.hosts.iter().any(founded) {
             return Some("no mesh was founded".to_owned());
         }
         check::answers::unanswered(&self.hosts)

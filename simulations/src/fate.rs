@@ -69,9 +69,20 @@ impl World {
         self.join_again(host);
     }
 
+    /// Whether a host is switched off and has not been removed, though somebody who runs has heard of
+    /// it: one that was cut off while it joined was never a member.
+    pub(crate) fn is_dead_member(&self, host: &crate::host::Host) -> bool {
+        let knows = |other: &crate::host::Host| {
+            let node = &other.node;
+            let member = mesh_router::member::info(node.router().members(), host.id).is_some();
+            other.is_member() && other.index != host.index && member
+        };
+        host.off && !host.removed && self.hosts.iter().any(knows)
+    }
+
     /// Asks a host to remove those that are switched off.
     pub(crate) fn remove_dead(&mut self, by: usize) {
-        let off = self.hosts.iter().filter(|host| host.off && !host.removed);
+        let off = self.hosts.iter().filter(|host| self.is_dead_member(host));
         let peers: Vec<String> = off.map(|host| host.id.to_string()).collect();
         let asker = &self.hosts[by];
         if !asker.is_member() || peers.is_empty() {

@@ -26,6 +26,9 @@ const REVIEW_EVERY: Duration = Duration::from_secs(1);
 const SEAT_AWAY_MAX: Duration = Duration::from_secs(60);
 /// How long a host whose disk is surely the last run's waits for a peer after a start.
 const COMPARE_TRUSTED: Duration = Duration::from_secs(2);
+/// How long a host with a disk that may be an old one waits for the other peers once one has told it
+/// everything: that one may lag.
+const COMPARE_OTHERS: Duration = Duration::from_secs(10);
 /// How long a host that knows nobody, but whose disk may be an old one, waits for somebody who knows
 /// it.
 const COMPARE_UNKNOWN: Duration = Duration::from_secs(5);
@@ -187,6 +190,12 @@ impl Node {
             named || (text.len() >= 8 && peer.to_string().starts_with(text))
         };
         let found: Vec<PeerId> = infos.filter(fits).collect();
+        if let Ok(peer) = text.parse::<PeerId>()
+            && found.is_empty()
+            && self.ipam.owns_anything(peer)
+        {
+            return Ok(peer);
+        }
         match found[..] {
             [peer] => Ok(peer),
             [] => {
@@ -462,9 +471,6 @@ impl Node {
     /// Throws away what this host knows of the ring, and is told everything anew. Its containers
     /// keep running with what they have.
     fn start_over(&mut self, upheaval: Upheaval) {
-        if self.recalling {
-            return;
-        }
         let why = match upheaval {
             Upheaval::Removed => {
                 "this host was removed from the mesh while it was away: its blocks are others' now"
@@ -532,10 +538,19 @@ impl Node {
             (false, true) => Some(COMPARE_TRUSTED),
             (false, false) => None,
         };
-        let alone = patience.is_some_and(|patience| self.now.since(since) >= patience);
-        if alone && !self.router.is_settled() {
+        let waited = self.now.since(since);
+        let over = if self.router.is_synced() {
+            let others = self.standing_members().len().saturating_sub(1);
+            let heard = self.router.greeted() >= others || waited >= COMPARE_OTHERS;
+            self.config.trusted_disk || heard
+        } else {
+            patience.is_some_and(|patience| waited >= patience)
+        };
+        if over && !self.router.is_settled() {
+            // At once, before anything is written.
             self.router.settle(self.now);
-        } else if (self.router.is_synced() || alone) && !self.recalling {
+            self.end_recall();
+        } else if over && !self.recalling {
             self.comparing = None;
         }
     }
@@ -543,8 +558,8 @@ impl Node {
     /// When a host that compares goes on without having been told anything.
     fn compare_timeout(&self) -> Option<Time> {
         let since = self.comparing?;
-        Some(since + if self.config.trusted_disk { COMPARE_TRUSTED } else { COMPARE_UNKNOWN })
-            .filter(|at| *at > self.now)
+        let times = [COMPARE_TRUSTED, COMPARE_UNKNOWN, COMPARE_OTHERS].map(|span| since + span);
+        times.into_iter().find(|at| *at > self.now)
     }
 
     /// Why a host that may have an old disk does not serve yet.

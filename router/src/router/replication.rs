@@ -65,7 +65,13 @@ impl Router {
         let behind = |(theirs, ours): (&VersionVector, &VersionVector)| {
             theirs.get(&self.me) > ours.get(&self.me)
         };
-        if self.settled && vectors.iter().zip(&ours).any(behind) {
+        if !vectors.iter().zip(&ours).any(behind) {
+            return;
+        }
+        if self.tells && !self.settled {
+            // It is asked, too.
+            self.synced = false;
+        } else if self.settled {
             let peer = self.neighbour(link).up.peer;
             self.effects.push_back(Effect::Behind { peer });
         }
@@ -113,7 +119,7 @@ impl Router {
             self.pulling = None;
         }
         self.synced = true;
-        if !self.settled {
+        if !self.settled && !self.tells {
             self.settle(now);
         }
     }
