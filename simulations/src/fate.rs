@@ -70,8 +70,9 @@ impl World {
 
     /// Asks a host to remove those that are switched off.
     pub(crate) fn remove_dead(&mut self, by: usize) {
-        let off = self.hosts.iter().filter(|host| host.off && !host.removed);
-        let peers: Vec<String> = off.map(|host| host.id.to_string()).collect();
+        let off = self.hosts.iter().filter(|host| host.off && !host.removed).map(|host| host.id);
+        let dead = self.dead.iter().copied();
+        let peers: Vec<String> = off.chain(dead).map(|peer| peer.to_string()).collect();
         let asker = &self.hosts[by];
         if !asker.is_member() || peers.is_empty() {
             return;
@@ -83,8 +84,25 @@ impl World {
         }
     }
 
+    /// The machine is taken out of service: it leaves, or it is destroyed and removed by others.
+    pub(crate) fn replace(&mut self, host: usize) {
+        if !self.hosts[host].is_member() || !self.is_spare(host) || self.hosts[host].replaced {
+            return;
+        }
+        if self.dice.chance(self.scenario.orderly) {
+            self.hosts[host].replaced = true;
+            return self.leave(host);
+        }
+        self.dead.push(self.hosts[host].id);
+        self.recycle(host);
+        let by = self.dice.index(self.hosts.len());
+        let at = self.queue.now() + self.dice.below(SECOND);
+        self.queue.push(at, What::Act(Act::Remove(by)));
+    }
+
     /// The removal of these was decided.
     pub(crate) fn removed(&mut self, peers: &[String]) {
+        self.dead.retain(|peer| !peers.contains(&peer.to_string()));
         for host in self.hosts.iter_mut().filter(|host| peers.contains(&host.id.to_string())) {
             host.removed = true;
         }
