@@ -35,7 +35,11 @@ impl World {
     /// Has whoever is switched off removed, if the scenario does so; then it comes back, or not.
     fn bury(&mut self) {
         let until = self.queue.now() + self.scenario.heal_seconds * SECOND;
-        while self.violation.is_none() && self.hosts.iter().any(|host| self.is_dead_member(host)) {
+        let waits = |world: &Self| {
+            let dead = |host: &crate::host::Host| world.is_dead_member(host);
+            !world.dead.is_empty() || world.hosts.iter().any(dead)
+        };
+        while self.violation.is_none() && waits(self) {
             if self.queue.now() >= until {
                 return self.fail(Violation::new("removal", "who is switched off stays a member"));
             }
@@ -120,6 +124,7 @@ impl World {
         }
         if let Some(host) = self.hosts.iter().find(|host| host.is_member()) {
             let size = check::fragments::size(host);
+            self.counts.peak(&self.hosts);
             self.counts.ring = size.entries as u64;
             self.counts.ring_live = size.live as u64;
             self.counts.fragments = size.fragments as u64;

@@ -75,15 +75,17 @@ impl World {
         let knows = |other: &crate::host::Host| {
             let node = &other.node;
             let member = mesh_router::member::info(node.router().members(), host.id).is_some();
-            other.is_member() && other.index != host.index && member
+            let owner = node.ipam().owns_anything(host.id);
+            other.is_member() && other.index != host.index && (member || owner)
         };
         host.off && !host.removed && self.hosts.iter().any(knows)
     }
 
     /// Asks a host to remove those that are switched off.
     pub(crate) fn remove_dead(&mut self, by: usize) {
-        let off = self.hosts.iter().filter(|host| self.is_dead_member(host));
-        let peers: Vec<String> = off.map(|host| host.id.to_string()).collect();
+        let off = self.hosts.iter().filter(|host| self.is_dead_member(host)).map(|host| host.id);
+        let dead = self.dead.iter().copied();
+        let peers: Vec<String> = off.chain(dead).map(|peer| peer.to_string()).collect();
         let asker = &self.hosts[by];
         if !asker.is_member() || peers.is_empty() {
             return;
@@ -95,11 +97,29 @@ impl World {
         }
     }
 
+    /// The machine is taken out of service: it leaves, or it is destroyed and removed by others.
+    pub(crate) fn replace(&mut self, host: usize) {
+        if !self.hosts[host].is_member() || !self.is_spare(host) || self.hosts[host].replaced {
+            return;
+        }
+        if self.dice.chance(self.scenario.orderly) {
+            self.hosts[host].replaced = true;
+            return self.leave(host);
+        }
+        self.dead.push(self.hosts[host].id);
+        self.recycle(host);
+        let by = self.dice.index(self.hosts.len());
+        let at = self.queue.now() + self.dice.below(SECOND);
+        self.queue.push(at, What::Act(Act::Remove(by)));
+    }
+
     /// The removal of these was decided.
     pub(crate) fn removed(&mut self, peers: &[String]) {
+        self.dead.retain(|peer| !peers.contains(&peer.to_string()));
         for host in self.hosts.iter_mut().filter(|host| peers.contains(&host.id.to_string())) {
             host.removed = true;
             host.dispossessed = true;
+            self.ledger.excused.insert(host.index);
         }
     }
 
@@ -156,6 +176,7 @@ impl World {
         }
         self.hosts[host].disk.restore(&image);
         self.hosts[host].dispossessed = true;
+        self.ledger.excused.insert(host);
         self.hosts[host].doubtful_disk = true;
         self.start_over(host);
     }

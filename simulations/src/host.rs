@@ -41,6 +41,8 @@ pub(crate) struct Host {
     pub(crate) running: bool,
     /// It is switched off until somebody switches it on.
     pub(crate) off: bool,
+    /// Once it has left, another machine takes its place.
+    pub(crate) replaced: bool,
     /// The mesh has removed it.
     pub(crate) removed: bool,
     /// It will not be started again.
@@ -90,6 +92,7 @@ impl Host {
             incarnation: 0,
             running: false,
             off: false,
+            replaced: false,
             removed: false,
             stays_down: false,
             lead: 0,
@@ -119,6 +122,7 @@ impl Host {
     /// Starts the node with what the disk holds.
     pub(crate) fn start(&mut self, now: Micros, dice: &mut Dice) -> Result<(), String> {
         self.boot += 1;
+        self.seen.forget();
         self.incarnation = dice.number();
         self.lead = i64::try_from(dice.below(1 << 40)).unwrap_or(0);
         self.running = true;
@@ -133,6 +137,7 @@ impl Host {
     /// The node is gone: in its place stands what it would start as.
     pub(crate) fn stop(&mut self, now: Micros) -> Result<(), String> {
         self.running = false;
+        self.seen.forget();
         self.armed = None;
         self.credentials = None;
         self.links.clear();

@@ -31,6 +31,9 @@ pub(crate) struct Ledger {
     by_hand: BTreeMap<(usize, String), BTreeSet<IpAddr>>,
     /// Names of which nobody knows whether they were added or removed.
     unsure: BTreeSet<(usize, String)>,
+    /// Hosts whose blocks were taken from them, or whose disk was set back: what they had given out
+    /// may be given out again, and is then shown as a conflict.
+    pub(crate) excused: BTreeSet<usize>,
 }
 
 impl Ledger {
@@ -38,7 +41,8 @@ impl Ledger {
     pub(crate) fn hold(&mut self, address: IpAddr, claimant: Claimant) -> Result<(), Violation> {
         let claimants = self.held.entry(address).or_default();
         *claimants.entry(claimant).or_default() += 1;
-        if claimants.len() > 1 {
+        let counts = claimants.keys().filter(|(host, _)| !self.excused.contains(host)).count();
+        if counts > 1 {
             let all: Vec<String> =
                 claimants.keys().map(|(host, who)| format!("{who} on h{host}")).collect();
             return Err(Violation::new("addresses", format!("{address}: {}", all.join(" and "))));

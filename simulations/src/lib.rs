@@ -3,7 +3,8 @@
 //! The real pure node runs here, driven as `meshwork::node::event` says; only what is around it is
 //! made up. Everything follows from a seed: the same seed gives the same trace, byte for byte.
 //!
-//! * [`scenario`]: what a run is made of. [`dice`]: the only source of chance. `queue`: the clock.
+//! * [`scenario`]: what a run is made of; [`named`]: those that are built in.
+//!   [`dice`]: the only source of chance. `queue`: the clock.
 //! * [`world`]: the run itself. `host`, `disk`, `kernel`, `net`: what a node is driven by.
 //! * `plan`: which fault and which operation comes when. `operate`: carrying them out.
 //! * `fate`: what befalls machines beyond a crash.
@@ -23,6 +24,7 @@ mod host;
 mod kernel;
 mod ledger;
 mod machine;
+pub mod named;
 mod net;
 mod operate;
 mod plan;

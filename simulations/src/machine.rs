@@ -254,8 +254,8 @@ impl World {
     /// The machine is gone, with everything on it. A new one takes its address.
     pub(crate) fn recycle(&mut self, host: usize) {
         self.crash(host);
-        self.bereft = true;
         self.counts.recycles += 1;
+        self.counts.peak(&self.hosts);
         self.scrap_kernel(host);
         let boot = self.hosts[host].boot;
         match Host::new(host, &mut self.dice) {

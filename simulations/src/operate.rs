@@ -39,9 +39,13 @@ impl World {
             Act::NameAdd(host) => self.name(host, true),
             Act::NameRemove(host) => self.name(host, false),
             Act::Leave(host) => self.leave(host),
-            Act::Recycle(host) if self.is_spare(host) => self.recycle(host),
+            Act::Recycle(host) if self.is_spare(host) => {
+                self.bereft = true;
+                self.recycle(host);
+            }
             Act::Wipe(host) if self.is_spare(host) && self.is_calm() => self.wipe(host),
             Act::Recycle(_) | Act::Wipe(_) => {}
+            Act::Replace(host) => self.replace(host),
             Act::Crash(host, None) => self.crash(host),
             Act::Crash(host, Some(outputs)) => self.hosts[host].armed = Some(outputs),
             Act::Restart(host) => self.restart(host),
@@ -64,7 +68,6 @@ impl World {
             Act::Suspend(host) => self.suspend(host),
             Act::Resume(host, leap) => self.resume(host, leap),
             Act::PowerOff(host) => self.power_off(host),
-            Act::PowerOn(host) => self.power_on(host),
             Act::Remove(by) => self.remove_dead(by),
             Act::RangeAdd(host) => self.add_range(host),
             Act::FoundTogether(host) => self.found_together(host),
@@ -116,6 +119,9 @@ impl World {
         if joins {
             return;
         }
+        // Those who found together and are restarted meanwhile go on, and nobody is told.
+        self.founded |= self.hosts.iter().any(|host| !host.node.ipam().ranges().is_empty());
+        let this = &self.hosts[host];
         if !this.running || !self.founded {
             return self.join_again(host);
         }
@@ -223,7 +229,7 @@ impl World {
         self.ask(host, request, PATIENCE);
     }
 
-    fn leave(&mut self, host: usize) {
+    pub(crate) fn leave(&mut self, host: usize) {
         if self.hosts[host].is_member() && self.is_spare(host) {
             self.counts.leaves += 1;
             self.ledger.end_all(host);
@@ -293,6 +299,7 @@ impl World {
                 self.ledger.name(host, &name, true, &addresses);
             }
             (Request::DnsRemove { name, .. }, _) => self.ledger.name(host, &name, false, &[]),
+            (Request::Leave, _) if self.hosts[host].replaced => self.recycle(host),
             (Request::Leave, _) => {
                 self.ledger.end_all(host);
                 self.join_again(host);
@@ -346,6 +353,7 @@ impl World {
     fn refused(&mut self, host: usize, request: Request, refusal: &Refusal) {
         match request {
             Request::Join { .. } => self.join_again(host),
+            Request::Leave if self.hosts[host].replaced => self.leave(host),
             Request::DnsAdd { name, .. } | Request::DnsRemove { name, .. }
                 if refusal.code == Code::Internal =>
             {

@@ -23,6 +23,8 @@ pub(crate) enum Act {
     Leave(usize),
     /// The machine is destroyed; another takes its address.
     Recycle(usize),
+    /// The machine is taken out of service, in an orderly way or not; another takes its address.
+    Replace(usize),
     /// The state directory is lost; the host's key is not.
     Wipe(usize),
     /// The node dies, at once or before the output after so many.
@@ -38,7 +40,6 @@ pub(crate) enum Act {
     Suspend(usize),
     Resume(usize, Leap),
     PowerOff(usize),
-    PowerOn(usize),
     /// This host is asked to remove those that are switched off.
     Remove(usize),
     RangeAdd(usize),
@@ -63,6 +64,7 @@ impl Act {
             | Self::NameAdd(host)
             | Self::NameRemove(host)
             | Self::Leave(host)
+            | Self::Replace(host)
             | Self::Remove(host)
             | Self::RangeAdd(host)
             | Self::FoundTogether(host) => Some(*host),
@@ -88,7 +90,7 @@ pub(crate) fn acts(scenario: &Scenario, hosts: usize, dice: &mut Dice) -> Vec<(M
     let founders = usize::from(scenario.founders).min(hosts);
     let mut acts: Acts = (0..founders)
         .map(|host| (dice.below(4 * SECOND), Act::FoundTogether(host)))
-        .chain((founders == 0).then(|| (0, Act::Found)))
+        .chain((founders == 0).then_some((0, Act::Found)))
         .collect();
     let first = founders.max(1);
     acts.extend((first..hosts).map(|host| (dice.below(2 * SECOND), Act::Join(host))));
@@ -198,7 +200,7 @@ fn suspensions(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, act
     for _ in 0..dice.below(s.suspensions + 1) {
         let (host, from) = (dice.index(hosts), dice.below(end));
         // From a hiccup, over what links survive, to what they do not.
-        let span = SECOND / 10 << dice.below(8);
+        let span = (SECOND / 10) << dice.below(8);
         let leap = match dice.below(3) {
             0 => Leap::None,
             1 => Leap::Back,
@@ -235,7 +237,7 @@ fn machines(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: 
     }
     for turn in 0..s.recycles {
         let host = usize::try_from(turn).unwrap_or(0) % hosts;
-        acts.push((end / 20 + end * turn / s.recycles, Act::Recycle(host)));
+        acts.push((end / 20 + end * turn / s.recycles, Act::Replace(host)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::check::Violation;
+use crate::{check::Violation, host::Host};
 
 /// What was counted in a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -42,9 +42,37 @@ pub struct Counts {
     pub ring_live: u64,
     /// The least number of blocks that say who owns what at the end.
     pub fragments: u64,
+    /// The most rows that a host's ring, membership and vectors ever had, and the bytes of its disk,
+    /// as seen when a machine was replaced and at the end.
+    pub ring_peak: usize,
+    /// See `ring_peak`.
+    pub members_peak: usize,
+    /// See `ring_peak`.
+    pub origins_peak: usize,
+    /// See `ring_peak`.
+    pub disk_bytes_peak: usize,
     /// Hash of the trace.
     #[serde(serialize_with = "hexadecimal")]
     pub trace: u64,
+}
+
+impl Counts {
+    /// Looks how large the state of hosts is.
+    pub(crate) fn peak(&mut self, hosts: &[Host]) {
+        for host in hosts.iter().filter(|host| host.is_member()) {
+            let node = &host.node;
+            self.ring_peak = self.ring_peak.max(node.ipam().store().len());
+            self.members_peak = self.members_peak.max(node.router().members().len());
+            let vectors = [
+                node.router().members().vector(),
+                node.ipam().store().vector(),
+                node.zone().store().vector(),
+            ];
+            let origins = vectors.iter().map(|vector| vector.dots.len()).sum();
+            self.origins_peak = self.origins_peak.max(origins);
+            self.disk_bytes_peak = self.disk_bytes_peak.max(host.disk.bytes());
+        }
+    }
 }
 
 /// The result of a run.

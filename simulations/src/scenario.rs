@@ -71,6 +71,8 @@ pub struct Scenario {
     pub range_add: u32,
     /// So many hosts found the mesh together; 0: the first does it alone.
     pub founders: u16,
+    /// Of hosts that are recycled one after the other those that leave before.
+    pub orderly: u32,
     /// Hosts that are recycled in a run, one after the other, whatever `recycle` says.
     pub recycles: u64,
     /// In the end the ring must be as small as what it says.
@@ -115,6 +117,7 @@ impl Default for Scenario {
             remove: 0,
             range_add: 0,
             founders: 0,
+            orderly: 1000,
             recycles: 0,
             small_ring: false,
             mutation: None,
@@ -122,122 +125,7 @@ impl Default for Scenario {
     }
 }
 
-/// The names of scenarios that today's code passes.
-pub const NAMES: [&str; 11] = [
-    "default",
-    "calm",
-    "partition",
-    "crash",
-    "exhausted",
-    "churn",
-    "narrow",
-    "suspend",
-    "tight",
-    "slow",
-    "cut",
-];
-/// The names of scenarios that need what is not built yet.
-pub const AHEAD: [&str; 5] = ["founders", "remove", "ranges", "restore", "clone"];
-/// The name of a scenario that loses deltas on links that live. No transport does; the nodes lean on
-/// that where a host is told everything, so it is for the mutation check only.
-pub const BEYOND: [&str; 1] = ["lossy"];
-/// The names of scenarios that are about size; the number of hosts is the caller's.
-pub const LARGE: [&str; 2] = ["recycle", "large"];
-
 impl Scenario {
-    /// A scenario that is built in.
-    pub fn named(name: &str) -> Option<Self> {
-        let all = Self { name: name.to_owned(), ..Self::default() };
-        let calm = Self {
-            loss: 0,
-            duplicate: 0,
-            narrow: 0,
-            partitions: 0,
-            crashes: 0,
-            disk_faults: 0,
-            link_deaths: 0,
-            wire_failures: 0,
-            leave: 0,
-            recycle: 0,
-            wipe: 0,
-            stays_down: 0,
-            flaps: 0,
-            suspensions: 0,
-            drift: 0,
-            ..all.clone()
-        };
-        let small = || vec!["10.32.0.0/26".parse().expect("a constant")];
-        Some(match name {
-            "default" => all,
-            "calm" => calm,
-            "partition" => Self { partitions: 8, loss: 50, link_deaths: 8, ..calm },
-            "crash" => Self { crashes: 12, disk_faults: 2, ..calm },
-            "exhausted" => Self { ranges: small(), operations_per_second: 8, ..all },
-            "churn" => Self { leave: 700, recycle: 700, wipe: 500, ..all },
-            "narrow" => Self { narrow: 1000, delay_max: 200, ..all },
-            "suspend" => Self { suspensions: 8, flaps: 4, drift: 50, crashes: 2, ..calm },
-            "tight" => Self {
-                ranges: vec!["10.32.0.0/27".parse().expect("a constant")],
-                operations_per_second: 8,
-                crashes: 12,
-                kernel_max: 400,
-                disk_max: 150,
-                link_deaths: 12,
-                leave: 0,
-                recycle: 0,
-                wipe: 0,
-                ..all
-            },
-            "slow" => Self {
-                disk_max: 1000,
-                delay_max: 5,
-                link_deaths: 80,
-                crashes: 25,
-                flaps: 4,
-                ..calm
-            },
-            "cut" => Self {
-                ranges: vec![
-                    "10.32.0.0/28".parse().expect("a constant"),
-                    "10.32.0.0/27".parse().expect("a constant"),
-                ],
-                cut_deltas: true,
-                narrow: 1000,
-                link_deaths: 20,
-                flaps: 3,
-                claims: 300,
-                operations_per_second: 8,
-                // Who is told its own past in pieces by several may believe too early that it knows it.
-                leave: 0,
-                wipe: 0,
-                recycle: 0,
-                ..all
-            },
-            "lossy" => Self { delta_loss: 300, loss: 200, duplicate: 300, ..all },
-            "founders" => Self { founders: 3, ..all },
-            "remove" => Self { remove: 1000, recycle: 0, stays_down: 0, ..all },
-            "ranges" => Self { range_add: 1000, ..all },
-            "restore" => Self { restore: 1000, ..all },
-            "clone" => Self { clone: 1000, ..calm },
-            "recycle" => Self {
-                recycles: 400,
-                trouble_seconds: 400,
-                operations_per_second: 1,
-                ranges: vec!["10.32.0.0/16".parse().expect("a constant")],
-                ..calm
-            },
-            "large" => Self {
-                ranges: vec!["10.32.0.0/12".parse().expect("a constant")],
-                operations_per_second: 1,
-                crashes: 10,
-                partitions: 2,
-                flaps: 2,
-                ..calm
-            },
-            _ => return None,
-        })
-    }
-
     /// A scenario by name, or from a JSON file that says what differs from the default.
     ///
     /// # Errors
@@ -246,26 +134,14 @@ impl Scenario {
         if let Some(named) = Self::named(what) {
             return Ok(named);
         }
-        let text = std::fs::read_to_string(what)
-            .with_context(|| format!("{what} is no file and none of {}", NAMES.join(", ")))?;
+        let text = std::fs::read_to_string(what).with_context(|| {
+            format!("{what} is no file and none of {}", crate::named::NAMES.join(", "))
+        })?;
         let scenario: Self =
             serde_json::from_str(&text).with_context(|| format!("{what} is no scenario"))?;
         if scenario.ranges.is_empty() || scenario.ranges.iter().any(|range| !range.is_ipv4()) {
             bail!("{what}: `ranges` must name IPv4 ranges");
         }
         Ok(scenario)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_name_that_is_listed_is_known() {
-        for name in NAMES.iter().chain(&AHEAD).chain(&BEYOND).chain(&LARGE) {
-            assert_eq!(Scenario::named(name).unwrap().name, *name);
-        }
-        assert!(Scenario::load("no-such-scenario").is_err());
     }
 }

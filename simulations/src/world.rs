@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use mesh_router::{MeshId, codec};
+use mesh_router::{MeshId, PeerId, codec};
 use meshwork::node::{
     event::{BatchId, Credentials, DialError, Input, Output, RequestId, Secret},
     request::Request,
@@ -110,6 +110,8 @@ pub struct World {
     pub(crate) credentials: Credentials,
     /// Which of the scenario's ranges the mesh has.
     pub(crate) range: usize,
+    /// Destroyed machines whose removal was not decided yet.
+    pub(crate) dead: Vec<PeerId>,
     /// A range was added.
     pub(crate) widened: bool,
     last_request: u64,
@@ -146,6 +148,7 @@ impl World {
                 secret: Secret(dice.bytes()),
             },
             range: dice.index(scenario.ranges.len()),
+            dead: Vec::new(),
             widened: false,
             last_request: 0,
             last_container: 0,

@@ -23,7 +23,7 @@ const CHECKED: [(Mutation, &str); 17] = [
     (Mutation::SkipOrigin, "default"),
     (Mutation::SettleUntold, "churn"),
     (Mutation::RecallWithoutJump, "churn"),
-    (Mutation::ReleaseEarly, "default"),
+    (Mutation::ReleaseEarly, "tight"),
     (Mutation::LeaveUnconfirmed, "churn"),
     (Mutation::RestartForgets, "crash"),
     (Mutation::ServeUnprogrammed, "tight"),
@@ -51,13 +51,12 @@ fn every_deliberate_bug_is_noticed_by_a_checker() {
     for (mutation, name) in CHECKED {
         let sound = Scenario::named(name).unwrap();
         let broken = Scenario { mutation: Some(mutation), ..sound.clone() };
-        let begin = std::time::Instant::now();
         let (tried, outcome) = first_failure(&broken)
             .unwrap_or_else(|| panic!("{mutation:?}: {SEEDS_MAX} seeds of {name} pass"));
         let (seed, hosts) = (outcome.line.seed, outcome.line.hosts);
         let failure = outcome.line.failure.unwrap_or_default();
         let short: String = failure.chars().take(100).collect();
-        println!("{mutation:?}: {tried} seeds of {name}, {:.1?}: {short}", begin.elapsed());
+        println!("{mutation:?}: {tried} seeds of {name}: {short}");
         let without = one(&sound, seed, hosts, false).line.failure;
         assert_eq!(without, None, "{name}, seed {seed}, {hosts} hosts, without {mutation:?}");
     }

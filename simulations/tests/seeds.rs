@@ -1,8 +1,9 @@
 //! Whole runs: the same seed gives the same trace, and a handful of seeds of each scenario pass.
 
 use mesh_simulations::{
+    named::NAMES,
     run::{hosts_of, many, one},
-    scenario::{NAMES, Scenario},
+    scenario::Scenario,
 };
 
 #[test]

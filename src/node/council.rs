@@ -211,8 +211,11 @@ impl Node {
 
     /// Members that have neither left nor been removed, this host included.
     pub(super) fn standing_members(&self) -> BTreeSet<PeerId> {
-        let present = member::present(self.router.members()).map(|(peer, _)| peer);
-        present.filter(|peer| !self.ipam.is_removed(*peer)).collect()
+        let members = self.router.members();
+        let present = member::present(members).map(|(peer, _)| peer);
+        // Who owns something and has not been heard of is one, too.
+        let unheard = self.ipam.owners().filter(|peer| member::info(members, *peer).is_none());
+        present.chain(unheard).filter(|peer| !self.ipam.is_removed(*peer)).collect()
     }
 
     /// Goes on with what is decided together.

@@ -53,7 +53,7 @@ impl Node {
             Table::Zone => restore_entry(self.zone.store_mut(), &row)?,
             Table::Vectors => self.restore_vector(&row)?,
             Table::Attachments
-                if mutation::on(Mutation::RestartForgets) && row.key.len() % 2 == 0 => {}
+                if mutation::on(Mutation::RestartForgets) && row.key.len().is_multiple_of(2) => {}
             Table::Attachments => {
                 let record: Record = value(&row)?;
                 self.ipam.restore(&record.holder, &record.addresses);

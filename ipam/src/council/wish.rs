@@ -198,6 +198,11 @@ impl Ipam {
         peers.iter().filter(due).map(|(peer, _)| *peer).collect()
     }
 
+    /// Whoever owns an address, some of them more than once.
+    pub fn owners(&self) -> impl Iterator<Item = PeerId> {
+        self.view.space.values().flat_map(|owners| owners.keys().copied())
+    }
+
     /// Whether a peer owns any address.
     pub fn owns_anything(&self, peer: PeerId) -> bool {
         self.view.space.values().any(|owners| owners.contains_key(&peer))

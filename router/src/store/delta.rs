@@ -81,7 +81,7 @@ impl Cursor {
 pub struct Delta {
     /// Encoded runs; empty when there was nothing to send.
     pub bytes: Vec<u8>,
-    /// What the receiver has once it has taken them.
+    /// What the receiver has once it has taken them; of no meaning when there was nothing to send.
     pub cursor: Cursor,
     /// More is to come: the budget ended first.
     pub more: bool,
@@ -114,14 +114,21 @@ impl<R: Register> Store<R> {
         wanted: impl Fn(PeerId) -> bool,
         budget: usize,
     ) -> Delta {
+        let mut lacking = self
+            .vector
+            .dots
+            .iter()
+            .map(|(&origin, &seen)| (origin, if origin == self.me { self.durable } else { seen }))
+            .filter(|(origin, seen)| *seen > since.have.get(origin) && wanted(*origin))
+            .peekable();
+        // Most often there is nothing, and then nothing is copied.
+        if lacking.peek().is_none() {
+            return Delta::default();
+        }
         let mut delta = Delta { cursor: since.clone(), ..Delta::default() };
         let mut runs = Vec::new();
         let mut size = 0;
-        for (&origin, &seen) in &self.vector.dots {
-            let seen = if origin == self.me { self.durable } else { seen };
-            if seen <= since.have.get(&origin) || !wanted(origin) {
-                continue;
-            }
+        for (origin, seen) in lacking {
             if mutation::on(Mutation::SkipOrigin) && origin != self.me && !runs.is_empty() {
                 delta.cursor.have.dots.insert(origin, seen);
                 continue;

@@ -63,25 +63,45 @@ impl fmt::Display for Violation {
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     vectors: [VersionVector; Kind::COUNT],
+    revisions: [u64; Kind::COUNT],
     pub(crate) owned: Vec<Block>,
     held: usize,
     settled: bool,
 }
 
+impl Seen {
+    /// Another node stands there: everything is to be looked at again.
+    pub(crate) fn forget(&mut self) {
+        self.revisions = [u64::MAX; Kind::COUNT];
+    }
+}
+
 /// The checks after a step of one node.
 pub(crate) fn step(world: &mut World, host: usize) -> Result<(), Violation> {
     let node = &world.hosts[host].node;
+    let revisions = [
+        node.router().members().revision(),
+        node.ipam().store().revision(),
+        node.zone().store().revision(),
+    ];
+    let held = node.ipam().held_len();
+    let settled = node.router().is_settled() && !node.is_unsure();
+    let seen = &mut world.hosts[host].seen;
+    // Most steps change nothing that is looked at.
+    if revisions == seen.revisions && held == seen.held && settled == seen.settled {
+        return Ok(());
+    }
+    seen.revisions = revisions;
+    let node = &world.hosts[host].node;
+    let seen = &world.hosts[host].seen;
     let vectors = [
         node.router().members().vector(),
         node.ipam().store().vector(),
         node.zone().store().vector(),
     ];
-    let seen = &world.hosts[host].seen;
     let changed: Vec<usize> =
         (0..Kind::COUNT).filter(|kind| seen.vectors[*kind] != *vectors[*kind]).collect();
     let ring_changed = changed.contains(&(Kind::Ring as usize));
-    let held = node.ipam().held_len();
-    let settled = node.router().is_settled() && !node.is_unsure();
     let ring_changed = ring_changed || settled != seen.settled;
     if !ring_changed && changed.is_empty() && held == seen.held {
         return Ok(());

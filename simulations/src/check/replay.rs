@@ -40,10 +40,10 @@ fn feed<R: Register>(store: &Store<R>, mut take: impl FnMut(&[u8]) -> bool) -> R
         if !delta.bytes.is_empty() && !take(&delta.bytes) {
             return Err("does not take it".to_owned());
         }
-        cursor = delta.cursor;
         if !delta.more {
             return Ok(());
         }
+        cursor = delta.cursor;
     }
 }
 
