@@ -12,7 +12,7 @@ use std::{
 
 use mesh_dns::{Name, Table, Zone};
 use mesh_ipam::{Block, Holder, Ipam, Wanted};
-use mesh_router::{PeerId, store::Cursor};
+use mesh_router::{PeerId, Time, store::Cursor};
 
 /// Entries that are merged and encoded.
 const ENTRIES: u32 = 10_000;
@@ -57,7 +57,7 @@ fn ring() {
     founder.found(&[range]).expect("a fresh ring");
     for n in 0..ENTRIES / 10 {
         let holder = Holder { container: format!("c{n}"), interface: "eth0".to_owned() };
-        founder.allocate(&holder, Wanted::Any(range)).expect("there is room");
+        founder.allocate(&holder, Wanted::Any(range), Time::ZERO).expect("there is room");
     }
     figure("ring_owner_lookup_ns", ENTRIES, || {
         for n in 0..ENTRIES {
@@ -73,14 +73,16 @@ fn allocations() {
         let mut ipam = Ipam::new(peer(1));
         ipam.found(&[range]).expect("a fresh ring");
         for n in 0..held {
-            ipam.allocate(&holder(n), Wanted::Any(range)).expect("there is room");
+            ipam.allocate(&holder(n), Wanted::Any(range), Time::ZERO).expect("there is room");
         }
         let name = format!("allocate_and_release_with_{held}_held_ns");
         figure(&name, 1_000, || {
             for n in 0..1_000 {
                 let holder = holder(1_000_000 + n);
-                black_box(ipam.allocate(&holder, Wanted::Any(range)).expect("there is room"));
-                ipam.release(&holder);
+                black_box(
+                    ipam.allocate(&holder, Wanted::Any(range), Time::ZERO).expect("there is room"),
+                );
+                ipam.release(&holder, &[], Time::ZERO);
             }
         });
     }

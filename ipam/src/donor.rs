@@ -34,7 +34,7 @@ impl Ipam {
     }
 
     fn serve(&mut self, from: PeerId, request: &SpaceRequest) -> Result<Block, SpaceRefusal> {
-        if !self.pools.contains_key(&request.range) {
+        if self.pool_of(&request.range).is_none() {
             return Err(SpaceRefusal::NotReady);
         }
         if let Some(block) = self.granted_before(from, request) {
@@ -70,7 +70,7 @@ impl Ipam {
     }
 
     fn choose(&self, request: &SpaceRequest) -> Result<Block, SpaceRefusal> {
-        let pool = self.pools.get(&request.range).ok_or(SpaceRefusal::NotReady)?;
+        let (range, pool) = self.pool_of(&request.range).ok_or(SpaceRefusal::NotReady)?;
         if let Some(address) = request.address {
             let block = Block::single(address);
             if let Some(holder) = self.held.holder(address) {
@@ -78,14 +78,12 @@ impl Ipam {
                 holder.truncate(holder.floor_char_boundary(HOLDER_BYTES_MAX));
                 return Err(SpaceRefusal::Taken { holder });
             }
-            if !pool.owned().contains(number(address).1)
-                || self.is_reserved(&request.range, address)
-            {
+            if !pool.owned().contains(number(address).1) || self.is_reserved(&range, address) {
                 return Err(SpaceRefusal::NotOwner);
             }
             return if self.is_spare(&block) { Ok(block) } else { Err(SpaceRefusal::NothingFree) };
         }
-        let usable = pool.usable();
+        let usable = pool.count_in(&request.range, true, u128::MAX);
         // Half is kept, and so much that this host need not ask in its turn, or two would pass the
         // same addresses to and fro. In need the last address may go.
         let most = if request.urgent {
@@ -93,7 +91,8 @@ impl Ipam {
         } else {
             (usable / 2).min(usable.saturating_sub(low_water(&request.range)))
         };
-        let block = pool.spare(chunk_length(&request.range), most);
+        let length = chunk_length(&request.range);
+        let block = pool.spare(&request.range, length, most, request.urgent);
         let least = if request.urgent { 1 } else { chunk_size(&request.range) / CRUMB };
         block.filter(|block| block.size() >= least).ok_or(SpaceRefusal::NothingFree)
     }

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Node,
-    attachment::{Record, Slot},
+    attachment::Record,
     event::{Credentials, Row, Table},
     journal::Journal,
 };
@@ -47,8 +47,7 @@ impl Node {
             Table::Vectors => self.restore_vector(&row)?,
             Table::Attachments => {
                 let record: Record = value(&row)?;
-                self.ipam.restore(&record.holder, &record.addresses);
-                self.slots.insert(record.holder.clone(), Slot::restored(record));
+                self.restore_record(record);
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use super::{
     attachment::{Record, Stage},
     desired::bridge_mac,
     event::{BatchId, Output, RequestId},
-    request::{Code, Refusal, Reply},
+    request::{Code, Refusal, Reply, Request},
 };
 use crate::api::types;
 
@@ -32,6 +32,9 @@ impl Node {
         match holders.split_last() {
             None => self.reply(id, Ok(Reply::Done)),
             Some((last, others)) => {
+                if let Some(refusal) = self.crowded(last) {
+                    return self.reply(id, Err(refusal));
+                }
                 for holder in others {
                     self.remove(holder, None);
                 }
@@ -214,22 +217,15 @@ impl Node {
     /// The kernel and the disk are done: only now are the addresses free.
     fn forget_slot(&mut self, holder: &Holder) {
         let Some(slot) = self.slots.remove(holder) else { return };
-        self.ipam.release(holder);
-        let mut next = slot.next.into_iter();
-        if let Some((id, request, until)) = next.next() {
-            let claim = request.interface.is_empty();
-            match claim {
-                true => self.claim(
-                    id,
-                    request.addresses.first().copied(),
-                    request.container.clone(),
-                    until,
-                ),
-                false => self.attach(id, request, until),
-            }
-        }
-        for (id, request, until) in next {
-            self.attach(id, request, until);
+        self.let_go(&slot.record);
+        for (id, attach, until) in slot.next {
+            let request = if attach.interface.is_empty() {
+                let address = attach.addresses.first().copied();
+                Request::Claim { address, holder: attach.container }
+            } else {
+                Request::Attach(attach)
+            };
+            self.enqueue(id, Box::new(request), until);
         }
     }
 
