@@ -283,6 +283,20 @@ fn an_address_that_was_claimed_is_set_aside_for_the_claim() {
 }
 
 #[test]
+fn an_address_that_nobody_claims_any_more_is_like_any_other() {
+    let mut net = Net::new(2, &["10.9.0.0/27"]);
+    net.settle();
+    let wanted = address("10.9.0.9");
+    assert!(net.hosts[1].want_exact(wanted));
+    net.settle();
+    while net.any(1, net.hosts[1].held_len(), "10.9.0.0/27").is_ok() {}
+    assert_eq!(net.hosts[1].holder_of(wanted), None);
+    net.hosts[1].forget_wish(wanted);
+    net.any(1, 1000, "10.9.0.0/27").unwrap();
+    assert_eq!(net.hosts[1].holder_of(wanted), Some(&holder(1000)));
+}
+
+#[test]
 fn who_leaves_gives_all_it_owns_and_only_when_nothing_is_held() {
     let mut net = Net::new(3, &["10.9.0.0/24", "fd00::/48"]);
     net.settle();

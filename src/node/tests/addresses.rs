@@ -180,3 +180,15 @@ fn a_crowd_in_front_of_one_container_is_refused_beyond_its_bound() {
     let refusal = host.replies[&ids[69]].as_ref().unwrap_err();
     assert!(refusal.code == Code::NotReady && refusal.message.contains("64 requests wait"));
 }
+
+#[test]
+fn targets_have_a_bound() {
+    let mut host = Host::ready();
+    let target = |n: u16| Request::Connect((std::net::Ipv4Addr::new(192, 0, 2, 7), n).into());
+    let last = (1..=257).map(|n| host.ask(target(n))).last().unwrap();
+    let again = host.ask(target(1));
+    host.settle();
+    let refusal = host.replies[&last].as_ref().unwrap_err();
+    assert!(refusal.message.contains("256 targets"), "{refusal}");
+    assert_eq!(host.replies[&again], Ok(Reply::Done));
+}
