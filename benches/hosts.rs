@@ -6,7 +6,7 @@
 //!   with 1,000, 10,000 and 100,000 held;
 //! - resident memory of `meshd`, idle and with 10,000 names.
 //!
-//! One JSON line per figure follows its sentence. Nothing is asserted: the tests do that.
+//! `-- curve` measures allocations only. One JSON line per figure follows its sentence. Nothing is asserted: the tests do that.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 use std::{
@@ -62,6 +62,9 @@ fn run(programs: Programs, state: &Path) -> Result<()> {
         host.set_state_dir(directory);
     }
     mesh::form(&mut hosts, PATIENCE)?;
+    if std::env::args().any(|arg| arg == "curve") {
+        return curve(&hosts[1]);
+    }
     memory(&hosts[0], "idle")?;
     plugins(&hosts[0])?;
     names(&hosts[0])?;

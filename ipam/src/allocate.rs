@@ -7,6 +7,7 @@ use std::{net::IpAddr, sync::Arc};
 use mesh_router::{PeerId, Time};
 
 use crate::{
+    ask::ASKS_MAX,
     block::{Block, Family, number},
     held::Holder,
     ipam::Ipam,
@@ -70,6 +71,9 @@ pub enum AllocateError {
     /// The host is giving its addresses away.
     #[error("this host is leaving the mesh")]
     Leaving,
+    /// Another peer owns it, and as many addresses are being asked for as may be.
+    #[error("{0} belongs to another peer, and {ASKS_MAX} addresses are being asked for already")]
+    Busy(IpAddr),
     /// The bound on held addresses is reached.
     #[error("{HELD_MAX} addresses are held on this host, as many as may be")]
     Full,

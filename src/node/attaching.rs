@@ -192,8 +192,10 @@ impl Node {
     fn allocate(&mut self, holder: &Holder, wanted: Wanted) -> Result<IpAddr, AllocateError> {
         let result = self.ipam.allocate(holder, wanted, self.now);
         match &result {
-            Err(AllocateError::Elsewhere { address, refused: None, .. }) => {
-                self.ipam.want_exact(*address);
+            Err(AllocateError::Elsewhere { address, refused: None, .. })
+                if !self.ipam.want_exact(*address) =>
+            {
+                return Err(AllocateError::Busy(*address));
             }
             Err(AllocateError::Taken { address, holder: user })
                 if self.claims_what_it_has(holder, user) =>
@@ -371,7 +373,8 @@ impl Node {
     }
 }
 
-/// Whether waiting may help: space was asked for.
+/// Whether waiting may help: space was asked for, or will be.
 fn may_pass(error: &AllocateError) -> bool {
-    matches!(error, AllocateError::NoSpace { .. } | AllocateError::Elsewhere { refused: None, .. })
+    use AllocateError::{Busy, Elsewhere, NoSpace};
+    matches!(error, NoSpace { .. } | Elsewhere { refused: None, .. } | Busy(_))
 }

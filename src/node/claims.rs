@@ -115,6 +115,7 @@ impl Node {
             self.ipam.hand_over(*address, &claim);
             self.lent.insert(*address, user);
         }
+        self.note_in_kernel(&record);
         self.slots.insert(record.holder.clone(), Slot::restored(record));
     }
 }

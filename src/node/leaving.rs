@@ -214,6 +214,7 @@ impl Node {
         self.zone = mesh_dns::Zone::new(self.config.me);
         self.slots.clear();
         self.lent.clear();
+        self.in_kernel.clear();
         self.waiting.clear();
         self.storing.clear();
         self.away.clear();

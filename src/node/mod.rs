@@ -112,6 +112,9 @@ pub struct Node {
     /// What this host says of itself may have changed.
     describe_due: bool,
     slots: BTreeMap<Holder, Slot>,
+    /// The holders whose record the kernel must know of, and perhaps more: a busy host has many that
+    /// are addresses only.
+    in_kernel: BTreeSet<Holder>,
     /// Claimed addresses that a container uses, and which.
     lent: BTreeMap<IpAddr, Holder>,
     /// The holders whose slot is in `Waiting`.
@@ -158,6 +161,7 @@ impl Node {
             left: None,
             describe_due: true,
             slots: BTreeMap::new(),
+            in_kernel: BTreeSet::new(),
             lent: BTreeMap::new(),
             waiting: BTreeSet::new(),
             storing: BTreeMap::new(),

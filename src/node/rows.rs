@@ -88,6 +88,7 @@ impl Node {
     }
 
     pub(super) fn write_record(&mut self, record: &Record) {
+        self.note_in_kernel(record);
         self.journal.put(Table::Attachments, encode(&record.holder), encode(record));
     }
 
