@@ -105,8 +105,9 @@ impl Pool {
         let reserved = ends.into_iter().filter(|end| (first..=last).contains(end));
         let reserved = reserved.filter(|end| self.free.contains(*end) && self.reserved(*end));
         let free = self.free.count_in(first, last, enough.saturating_add(2));
-        free.saturating_sub(reserved.count() as u128)
-            + self.resting.oldest_in(first, last, resting).len() as u128
+        let free = free.saturating_sub(reserved.count() as u128);
+        let most = usize::try_from(enough.saturating_sub(free)).unwrap_or(usize::MAX);
+        free + self.resting.part(first, last, resting).take(most).count() as u128
     }
 
     /// Whether the address is never given.
@@ -134,7 +135,7 @@ impl Pool {
         let number = if whole {
             self.resting.rested().find(|number| !aside(*number))
         } else {
-            self.resting.oldest_in(start, end, false).into_iter().find(|number| !aside(*number))
+            self.resting.oldest_in((start, end), false, aside)
         };
         self.resting.take(number?);
         number
@@ -161,8 +162,8 @@ impl Pool {
         let number = if *part == self.range {
             self.resting.oldest().find(|number| !aside(*number))
         } else {
-            let (first, last) = (part.first_number(), part.last_number());
-            self.resting.oldest_in(first, last, true).into_iter().find(|number| !aside(*number))
+            let ends = (part.first_number(), part.last_number());
+            self.resting.oldest_in(ends, true, aside)
         };
         self.resting.take(number?);
         number
@@ -218,7 +219,7 @@ impl Pool {
             std::borrow::Cow::Owned(self.free.within(first, last))
         };
         for all in [None, Some(false), Some(true).filter(|_| urgent)] {
-            for number in all.into_iter().flat_map(|all| self.resting.oldest_in(first, last, all)) {
+            for number in all.into_iter().flat_map(|all| self.resting.part(first, last, all)) {
                 free.to_mut().insert(number, number);
             }
             let block = self.spare_in(&free, length, most);

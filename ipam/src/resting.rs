@@ -67,13 +67,22 @@ impl Resting {
         self.rested().chain(self.resting.values().copied())
     }
 
-    /// Those in a part of the pool that have rested, or all there, oldest first.
-    pub(crate) fn oldest_in(&self, first: u128, last: u128, all: bool) -> Vec<u128> {
+    /// Those in a part of the pool that have rested, or all there, rising.
+    pub(crate) fn part(&self, first: u128, last: u128, all: bool) -> impl Iterator<Item = u128> {
         let there = self.released.range(first..=last);
-        let there = there.filter(|(_, release)| all || self.rested.contains_key(&release.age));
-        let mut ages: Vec<_> = there.map(|(number, release)| (release.age, *number)).collect();
-        ages.sort_unstable();
-        ages.into_iter().map(|(_, number)| number).collect()
+        let there = there.filter(move |(_, rest)| all || self.rested.contains_key(&rest.age));
+        there.map(|(number, _)| *number)
+    }
+
+    /// The oldest of those, but none of those set aside.
+    pub(crate) fn oldest_in(
+        &self,
+        (first, last): (u128, u128),
+        all: bool,
+        aside: impl Fn(u128) -> bool,
+    ) -> Option<u128> {
+        let usable = self.part(first, last, all).filter(|number| !aside(*number));
+        usable.min_by_key(|number| self.released[number].age)
     }
 
     /// The number that one of these held last, in a part of the pool.
