@@ -6,7 +6,8 @@
 //!   with 1,000, 10,000 and 100,000 held;
 //! - resident memory of `meshd`, idle and with 10,000 names.
 //!
-//! `-- curve` measures allocations only. One JSON line per figure follows its sentence. Nothing is asserted: the tests do that.
+//! `-- curve` measures allocations only. One JSON line per figure follows its sentence. Nothing is
+//! asserted: the tests do that.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 use std::{

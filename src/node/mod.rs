@@ -112,8 +112,8 @@ pub struct Node {
     /// What this host says of itself may have changed.
     describe_due: bool,
     slots: BTreeMap<Holder, Slot>,
-    /// The holders whose record the kernel must know of, and perhaps more: a busy host has many that
-    /// are addresses only.
+    /// The holders whose record the kernel must know of, and perhaps more: a busy host has many
+    /// that are addresses only.
     in_kernel: BTreeSet<Holder>,
     /// Claimed addresses that a container uses, and which.
     lent: BTreeMap<IpAddr, Holder>,
