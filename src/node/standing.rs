@@ -20,7 +20,11 @@ impl Node {
             .range(first..)
             .map(|(holder, _)| holder.clone())
             .take_while(|holder| holder.container == container)
-            .filter(|holder| interface.is_none_or(|interface| holder.interface == interface))
+            // All that a container has are its links: what is claimed for it stays claimed.
+            .filter(|holder| match interface {
+                Some(interface) => holder.interface == interface,
+                None => !holder.interface.is_empty(),
+            })
             .filter(|holder| *holder != gateway_holder())
             .collect();
         // The one that is durable last answers.
