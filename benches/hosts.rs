@@ -6,7 +6,8 @@
 //!   with 1,000, 10,000 and 100,000 held;
 //! - resident memory of `meshd`, idle and with 10,000 names.
 //!
-//! One JSON line per figure follows its sentence. Nothing is asserted: the tests do that.
+//! `-- curve` measures allocations only. One JSON line per figure follows its sentence. Nothing is
+//! asserted: the tests do that.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 use std::{
@@ -62,6 +63,9 @@ fn run(programs: Programs, state: &Path) -> Result<()> {
         host.set_state_dir(directory);
     }
     mesh::form(&mut hosts, PATIENCE)?;
+    if std::env::args().any(|arg| arg == "curve") {
+        return curve(&hosts[1]);
+    }
     memory(&hosts[0], "idle")?;
     plugins(&hosts[0])?;
     names(&hosts[0])?;
@@ -239,22 +243,40 @@ fn curve(host: &Host) -> Result<()> {
             allocate(&mut clients, wanted - held, held)?;
             held = wanted;
         }
-        let begin = Instant::now();
+        let (begin, before) = (Instant::now(), cpu(host)?);
         let mut times = allocate(&mut clients, ALLOCATIONS, held)?;
         let per_second = (times.len() as f64 / begin.elapsed().as_secs_f64()).round();
+        // What it costs whoever else uses the machine meanwhile.
+        let cpu_us = ((cpu(host)? - before).as_secs_f64() * 1e6 / times.len() as f64).round();
         held += times.len();
         let (p50, p90) = middle_and_most(&mut times);
         let p99 = millis(times[times.len() * 99 / 100]);
         let sentence = format!(
             "with {wanted} held: {per_second} durable allocations/s by {CLIENTS} clients, each \
-             p50 {p50} ms (p90 {p90}, p99 {p99})",
+             p50 {p50} ms (p90 {p90}, p99 {p99}) and {cpu_us} us of meshd's processor time",
         );
         let value = json!({
-            "held": wanted, "per_second": per_second, "p50_ms": p50, "p90_ms": p90, "p99_ms": p99,
+            "held": wanted, "per_second": per_second, "cpu_us": cpu_us,
+            "p50_ms": p50, "p90_ms": p90, "p99_ms": p99,
         });
         figure(&sentence, "allocations", &value);
     }
     Ok(())
+}
+
+/// The processor time that a host's meshd has used, user's and system's.
+fn cpu(host: &Host) -> Result<Duration> {
+    let pid = host.pid().context("meshd does not run")?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // proc(5): fields 14 and 15, in ticks of 10 ms; the name in field 2 ends with the last `)`.
+    let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<u64>().ok())
+        .sum();
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// All clients ask for one address after the other, without links; gives how long each took.

@@ -141,8 +141,15 @@ fn grants(blocks: u32) {
     for delta in ring_deltas(blocks, 500) {
         donor.absorb(&delta).expect("a delta of our own making");
     }
-    let request =
-        |id| SpaceRequest { id, range, address: None, seen: u64::MAX, own: 0, urgent: true };
+    let request = |id| SpaceRequest {
+        id,
+        range,
+        address: None,
+        seen: u64::MAX,
+        own: 0,
+        urgent: true,
+        held_by: None,
+    };
     let mut id = 0;
     figure(&format!("ring_grant_at_{blocks}_ns"), 16, || {
         for _ in 0..16 {
@@ -165,14 +172,16 @@ fn allocations() {
         let mut ipam = Ipam::new(peer(1));
         ipam.found(&[range]).expect("a fresh ring");
         for n in 0..held {
-            ipam.allocate(&holder(n), Wanted::Any(range)).expect("there is room");
+            ipam.allocate(&holder(n), Wanted::Any(range), Time::ZERO).expect("there is room");
         }
         let name = format!("allocate_and_release_with_{held}_held_ns");
         figure(&name, 1_000, || {
             for n in 0..1_000 {
                 let holder = holder(1_000_000 + n);
-                black_box(ipam.allocate(&holder, Wanted::Any(range)).expect("there is room"));
-                ipam.release(&holder);
+                black_box(
+                    ipam.allocate(&holder, Wanted::Any(range), Time::ZERO).expect("there is room"),
+                );
+                ipam.release(&holder, &[], Time::ZERO);
             }
         });
     }

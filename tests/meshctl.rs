@@ -212,12 +212,14 @@ fn wrong_usage_exits_2_and_asks_nothing() {
 #[test]
 fn attach_asks_for_what_was_typed() {
     let host = Host::new(|_| Err(Refusal::new(Code::NotReady, "not yet", "wait")));
-    let words = "attach c1 --netns c1 --name web --name www --ip 10.32.0.7 --ifname mesh0";
+    let words = "attach c1 --netns c1 --name web --name www --ip 10.32.0.7 --ip 10.32.0.8 \
+                 --subnet 10.32.0.0/24 --ifname mesh0";
     host.run(&words.split(' ').collect::<Vec<_>>());
     let Request::Attach(request) = host.asked().remove(0) else { panic!("{:?}", host.asked()) };
     assert_eq!(request.netns.as_deref(), Some("/run/netns/c1"));
     assert_eq!(request.names, ["web", "www"]);
-    assert_eq!((request.addresses.len(), request.interface.as_str()), (1, "mesh0"));
+    assert_eq!(request.subnets, ["10.32.0.0/24".parse().unwrap()]);
+    assert_eq!((request.addresses.len(), request.interface.as_str()), (2, "mesh0"));
 }
 
 #[test]

@@ -35,7 +35,7 @@ const SPEC: [&str; 12] = [
 ];
 
 /// Keys of `ipam` when we are called as another plugin's.
-const OURS_AS_IPAM: [&str; 4] = ["type", "socket", "routes", "dns"];
+const OURS_AS_IPAM: [&str; 5] = ["type", "socket", "routes", "dns", "subnet"];
 
 /// Whose configuration it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,11 @@ pub(crate) struct Config {
     pub(crate) ip_masq: bool,
     pub(crate) mac: Option<String>,
     pub(crate) routes: Vec<IpNetwork>,
+    /// Parts of the mesh's ranges that the addresses are taken from.
+    pub(crate) subnets: Vec<IpNetwork>,
     pub(crate) dns: DnsConfig,
+    /// `args.cni.ips`, from the conventions.
+    pub(crate) args_ips: Vec<String>,
     pub(crate) runtime: RuntimeConfig,
     pub(crate) previous: Option<PreviousResult>,
 }
@@ -180,6 +184,8 @@ impl Config {
             ip_masq: take(own, prefix, "ipMasq")?.unwrap_or(true),
             mac: take(own, prefix, "mac")?,
             routes: routes(own, prefix)?,
+            subnets: subnets(&ipam)?,
+            args_ips: args_ips(&keys)?,
             dns: take(own, prefix, "dns")?.unwrap_or_default(),
             runtime: take(&keys, "", "runtimeConfig")?.unwrap_or_default(),
             previous: take(&keys, "", "prevResult")?,
@@ -246,6 +252,41 @@ fn routes(keys: &Map<String, Value>, prefix: &str) -> Result<Vec<IpNetwork>, Cni
         found.push(route.dst);
     }
     Ok(found)
+}
+
+/// `ipam.subnet`: one CIDR, or one per family in a list.
+fn subnets(ipam: &Map<String, Value>) -> Result<Vec<IpNetwork>, CniError> {
+    let texts: Vec<String> = match ipam.get("subnet") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(_)) => take(ipam, "ipam.", "subnet")?.unwrap_or_default(),
+        Some(_) => take(ipam, "ipam.", "subnet")?.into_iter().collect(),
+    };
+    let wrong = |text: &String, what: &str| {
+        let problem = format!("{text:?}: {what}; give a part of a mesh's range, as 10.32.1.0/24");
+        CniError::config("ipam.subnet", problem)
+    };
+    let read = |text: &String| {
+        let subnet: Option<IpNetwork> = text.contains('/').then(|| text.parse().ok()).flatten();
+        let subnet = subnet.ok_or_else(|| wrong(text, "it is no CIDR"))?;
+        if subnet.ip() == subnet.network() {
+            Ok(subnet)
+        } else {
+            Err(wrong(text, "bits are set behind the prefix"))
+        }
+    };
+    texts.iter().map(read).collect()
+}
+
+fn args_ips(keys: &Map<String, Value>) -> Result<Vec<String>, CniError> {
+    let args: Option<Map<String, Value>> = take(keys, "", "args")?;
+    let cni: Option<Map<String, Value>> = match args {
+        Some(args) => take(&args, "args.", "cni")?,
+        None => None,
+    };
+    Ok(match cni {
+        Some(cni) => take(&cni, "args.cni.", "ips")?.unwrap_or_default(),
+        None => Vec::new(),
+    })
 }
 
 fn refuse_unknown(

@@ -31,6 +31,7 @@ pub(crate) fn attach(env: &Environment, config: &Config) -> Result<AttachRequest
     request.hairpin = config.hairpin_mode;
     request.masquerade = config.ip_masq;
     request.routes = config.routes.clone();
+    request.subnets = config.subnets.clone();
     Ok(request)
 }
 
@@ -74,16 +75,24 @@ fn is_host_name(name: &str) -> bool {
     name.len() <= 200 && name.split('.').all(label)
 }
 
-/// The capability `ips` before `CNI_ARGS`; a prefix behind an address is the mesh's matter.
+/// All that are named, wherever that is: the capability `ips`, `args.cni.ips`, and `IP` in
+/// `CNI_ARGS`. A prefix behind an address is the mesh's matter.
 fn addresses(args: &Args, config: &Config) -> Result<Vec<IpAddr>, CniError> {
     let parse = |text: &str| text.split('/').next().unwrap_or("").trim().parse::<IpAddr>().ok();
-    if !config.runtime.ips.is_empty() {
-        let wrong =
-            |text: &str| CniError::config("runtimeConfig.ips", format!("{text:?} is no address"));
-        let read = |text: &String| parse(text).ok_or_else(|| wrong(text));
-        return config.runtime.ips.iter().map(read).collect();
+    let mut addresses = Vec::new();
+    for (key, texts) in
+        [("runtimeConfig.ips", &config.runtime.ips), ("args.cni.ips", &config.args_ips)]
+    {
+        for text in texts {
+            let wrong = || CniError::config(key, format!("{text:?} is no address"));
+            addresses.push(parse(text).ok_or_else(wrong)?);
+        }
     }
-    let wrong = |text| CniError::environment("CNI_ARGS", format!("IP={text} is no address"));
-    let Some(list) = &args.ip else { return Ok(Vec::new()) };
-    list.split(',').map(|text| parse(text).ok_or_else(|| wrong(text))).collect()
+    for text in args.ip.iter().flat_map(|list| list.split(',')) {
+        let wrong = || CniError::environment("CNI_ARGS", format!("IP={text} is no address"));
+        addresses.push(parse(text).ok_or_else(wrong)?);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    addresses.retain(|address| seen.insert(*address));
+    Ok(addresses)
 }

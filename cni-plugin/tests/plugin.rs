@@ -245,10 +245,12 @@ fn add_passes_on_what_configuration_runtime_and_args_say() {
                 "portMappings": [{ "hostPort": 80 }],
                 "dns": { "Servers": ["192.0.2.53"], "Searches": null, "Options": null },
             },
-            "cni.dev/attachments": [], "io.example": 1, "ipam": {},
+            "args": { "cni": { "ips": ["fd00::7", "10.32.0.7"] } },
+            "cni.dev/attachments": [], "io.example": 1, "ipam": { "subnet": "10.32.0.0/24" },
         }),
     );
-    let args = "IgnoreUnknown=1;K8S_POD_NAME=web;K8S_POD_NAMESPACE=shop;MESH_NAME=front;X=1";
+    let args =
+        "IgnoreUnknown=1;K8S_POD_NAME=web;K8S_POD_NAMESPACE=shop;MESH_NAME=front;X=1;IP=10.32.0.9";
     let output = call("ADD", &config, &[("CNI_ARGS", args)]);
     let answer: Value = serde_json::from_str(&success(&output)).unwrap();
     assert_eq!(answer["dns"]["search"], json!(["example.org", "mesh.internal"]));
@@ -257,7 +259,8 @@ fn add_passes_on_what_configuration_runtime_and_args_say() {
     let (path, body) = host.asked().remove(0);
     let want = json!({
         "container": "c1", "interface": "eth0", "netns": "/proc/self/ns/net",
-        "names": ["front", "web.shop", "db"], "addresses": ["10.32.0.7"],
+        "names": ["front", "web.shop", "db"],
+        "addresses": ["10.32.0.7", "fd00::7", "10.32.0.9"], "subnets": ["10.32.0.0/24"],
         "mac": "02:00:00:00:00:07", "mtu": 1400, "default_gateway": false, "hairpin": false,
         "masquerade": false, "routes": ["192.0.2.0/24"], "patience_ms": 10_000,
     });
@@ -316,7 +319,10 @@ fn bad_configurations_are_refused_naming_what_is_wrong() {
         (with(json!({ "routes": [{ "dst": "::/0", "gw": "fe80::1" }] })), 7, "routes[0].gw"),
         (with(json!({ "dns": { "servers": [] } })), 6, "dns: unknown field `servers`"),
         (with(json!({ "ipam": { "type": "host-local" } })), 7, "ipam.type: \"host-local\""),
-        (with(json!({ "ipam": { "subnet": "10.0.0.0/8" } })), 7, "ipam.subnet: unknown key"),
+        (with(json!({ "ipam": { "subnet": "10.0.0.0" } })), 7, "it is no CIDR"),
+        (with(json!({ "ipam": { "subnet": "10.0.0.1/8" } })), 7, "behind the prefix"),
+        (with(json!({ "ipam": { "subnt": "10.0.0.0/8" } })), 7, "did you mean \\\"subnet\\\"?"),
+        (with(json!({ "args": { "cni": { "ips": ["x"] } } })), 7, "args.cni.ips"),
         (with(json!({ "name": "" })), 7, "name: "),
         (with(json!({ "socket": "meshd.sock" })), 7, "no absolute path"),
         (with(json!({ "runtimeConfig": { "ips": ["x"] } })), 7, "runtimeConfig.ips"),

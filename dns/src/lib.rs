@@ -18,7 +18,7 @@ pub mod zone;
 
 pub use name::{Name, NameError};
 pub use query::{QueryName, QueryType};
-pub use record::{BY_HAND, RecordKey, RecordValue, ZoneRegister};
+pub use record::{BY_HAND, HOLDER_BYTES_MAX, RecordKey, RecordValue, ZoneRegister};
 pub use table::{Answer, Table};
 pub use zone::{PutError, Zone, ZoneChange};
 mod replica;

@@ -2,15 +2,18 @@
 //!
 //! Only what this host owns in its own copy of the ring is given; that copy is exact for it.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
-use mesh_router::PeerId;
+use mesh_router::{PeerId, Time};
 
 use crate::{
-    block::{Block, number},
+    ask::ASKS_MAX,
+    block::{Block, Family, number},
     held::Holder,
     ipam::Ipam,
-    space::SpaceRefusal,
+    pool::Pool,
+    ring::RingKey,
+    space::{SpaceRefusal, low_water},
     view::Owner,
 };
 
@@ -21,7 +24,7 @@ pub const HELD_MAX: usize = 1 << 20;
 /// What a holder wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Wanted {
-    /// Any address of this range.
+    /// Any address of this range, or part of a range.
     Any(Block),
     /// This address.
     Exact(IpAddr),
@@ -68,6 +71,9 @@ pub enum AllocateError {
     /// The host is giving its addresses away.
     #[error("this host is leaving the mesh")]
     Leaving,
+    /// Another peer owns it, and as many addresses are being asked for as may be.
+    #[error("{0} belongs to another peer, and {ASKS_MAX} addresses are being asked for already")]
+    Busy(IpAddr),
     /// The bound on held addresses is reached.
     #[error("{HELD_MAX} addresses are held on this host, as many as may be")]
     Full,
@@ -85,37 +91,104 @@ fn asked_words(asked: Option<&PeerId>) -> String {
 }
 
 impl Ipam {
-    /// Gives a holder an address. The same holder with the same wish gets the same address.
+    /// Gives a holder an address. The same holder with the same wish gets the same address. One
+    /// that rests is given only when it was asked for by itself, or when others were asked for
+    /// space in vain.
     ///
     /// # Errors
     /// [`AllocateError`]. After `NoSpace` a request for space is on its way: try again when the
     /// ring has changed or a timeout was handled.
-    pub fn allocate(&mut self, holder: &Holder, wanted: Wanted) -> Result<IpAddr, AllocateError> {
+    pub fn allocate(
+        &mut self,
+        holder: &Holder,
+        wanted: Wanted,
+        now: Time,
+    ) -> Result<IpAddr, AllocateError> {
         match wanted {
-            Wanted::Any(range) => self.allocate_any(holder, range),
+            Wanted::Any(part) => self.allocate_any(holder, part, now),
             Wanted::Exact(address) => self.allocate_exact(holder, address),
         }
     }
 
-    fn allocate_any(&mut self, holder: &Holder, range: Block) -> Result<IpAddr, AllocateError> {
-        if !self.pools.contains_key(&range) {
-            return Err(AllocateError::Outside(range));
-        }
-        if let Some(address) = self.held.addresses(holder).find(|held| range.contains(*held)) {
+    fn allocate_any(
+        &mut self,
+        holder: &Holder,
+        part: Block,
+        now: Time,
+    ) -> Result<IpAddr, AllocateError> {
+        let Some(range) = self.range_around(&part) else {
+            return Err(AllocateError::Outside(part));
+        };
+        if let Some(address) = self.held.addresses(holder).find(|held| part.contains(*held)) {
             return Ok(address);
         }
         self.may_hold_more()?;
         let family = range.family();
-        let pool = self.pools.get_mut(&range).ok_or(AllocateError::Outside(range))?;
+        let pool = self.pools.get_mut(&range).ok_or(AllocateError::Outside(part))?;
+        pool.ripen(now);
         let space = &self.space;
-        let next = pool.next(|number| space.is_wanted(family.address(number)));
-        let Some(number) = next else {
-            return Err(self.shortage(range));
+        let next = pool.next(&part, |number| space.is_wanted(family.address(number)));
+        let number = match next {
+            Some(number) => number,
+            None => self.last_resort(&range, part, now)?,
         };
         let address = family.address(number);
         self.held.insert(holder, address);
         self.keep_supplied(&range);
+        if part != range {
+            self.keep_supplied(&part);
+        }
         Ok(address)
+    }
+
+    /// Nothing is free: others are asked, and only when that comes to nothing, an address is taken
+    /// that still rests. Being out of addresses is worse.
+    fn last_resort(
+        &mut self,
+        range: &Block,
+        part: Block,
+        now: Time,
+    ) -> Result<u128, AllocateError> {
+        let error = self.shortage(part, now);
+        let in_vain =
+            matches!(error, AllocateError::Exhausted(_)) || self.asked_in_vain(&part, now);
+        let (space, family) = (&self.space, range.family());
+        let pool = self.pools.get_mut(range).filter(|_| in_vain);
+        pool.and_then(|pool| {
+            pool.next_resting(&part, |number| space.is_wanted(family.address(number)))
+        })
+        .ok_or(error)
+    }
+
+    /// The mesh's range that a block lies in.
+    pub(crate) fn range_around(&self, part: &Block) -> Option<Block> {
+        self.view.ranges.iter().find(|range| range.covers(part)).copied()
+    }
+
+    /// That range and its pool.
+    pub(crate) fn pool_of(&self, part: &Block) -> Option<(Block, &Pool)> {
+        self.pools.iter().find(|(range, _)| range.covers(part)).map(|(range, pool)| (*range, pool))
+    }
+
+    /// The range of a family that addresses come from by default: the one that was founded or added
+    /// first.
+    pub fn default_range(&self, family: Family) -> Option<Block> {
+        let ranges = self.view.ranges.iter().filter(|range| range.family() == family);
+        let age = |range: &&Block| self.ring.get(&RingKey::Range(**range)).map(|entry| entry.dot);
+        ranges.min_by_key(|range| age(range).map(|dot| (dot.counter, dot.actor))).copied()
+    }
+
+    /// Whether a block lies in one of the mesh's ranges.
+    pub fn is_inside(&self, part: &Block) -> bool {
+        self.range_around(part).is_some()
+    }
+
+    /// The address in a range, or part of one, that one of these held last, if nobody has it since
+    /// and nobody has claimed it.
+    pub fn former(&self, holders: &[Holder], part: &Block) -> Option<IpAddr> {
+        let (_, pool) = self.pool_of(part)?;
+        let address = part.family().address(pool.former(holders, part)?);
+        (!self.space.is_wanted(address)).then_some(address)
     }
 
     fn allocate_exact(
@@ -162,26 +235,39 @@ impl Ipam {
         if self.held.len() >= HELD_MAX { Err(AllocateError::Full) } else { Ok(()) }
     }
 
-    /// Takes all addresses of a holder from it and returns them. They rest: others are given first.
-    pub fn release(&mut self, holder: &Holder) -> Vec<IpAddr> {
+    /// Takes all addresses of a holder from it and returns them. They rest until a time: others are
+    /// given first. Until then, and as long as nobody else got them, [`Ipam::former`] knows them as
+    /// the holder's and as its other names'.
+    pub fn release(&mut self, holder: &Holder, names: &[Holder], until: Time) -> Vec<IpAddr> {
         let addresses: Vec<IpAddr> = self.held.addresses(holder).collect();
+        if addresses.is_empty() {
+            return addresses;
+        }
+        let holders: Vec<Arc<Holder>> =
+            std::iter::once(holder).chain(names).cloned().map(Arc::new).collect();
         for address in &addresses {
-            self.release_address(*address);
+            self.held.remove(*address);
+            if let Some(range) = self.range_of(*address)
+                && let Some(pool) = self.pools.get_mut(&range)
+            {
+                pool.give_back(number(*address).1, until, holders.clone());
+            }
         }
         addresses
     }
 
-    /// Takes one address from whoever holds it. Returns whether somebody did.
-    pub fn release_address(&mut self, address: IpAddr) -> bool {
-        if self.held.remove(address).is_none() {
-            return false;
+    /// Makes another the holder of a held address. Returns whether anybody held it.
+    pub fn hand_over(&mut self, address: IpAddr, to: &Holder) -> bool {
+        let was_held = self.held.remove(address).is_some();
+        if was_held {
+            self.held.insert(to, address);
         }
-        if let Some(range) = self.range_of(address)
-            && let Some(pool) = self.pools.get_mut(&range)
-        {
-            pool.give_back(number(address).1);
-        }
-        true
+        was_held
+    }
+
+    /// Who holds an address on this host.
+    pub fn holder_of(&self, address: IpAddr) -> Option<&Holder> {
+        self.held.holder(address)
     }
 
     /// Puts back what a holder held, read from disk: before anything is allocated. An address that
@@ -217,10 +303,22 @@ impl Ipam {
         self.held.addresses(holder)
     }
 
-    /// How many addresses of a range this host could give at once to whoever wants any.
+    /// How many addresses of a range, or part of one, this host could give if need be, those that
+    /// rest included.
     pub fn free_in(&self, range: &Block) -> u128 {
-        let Some(pool) = self.pools.get(range) else { return 0 };
-        let aside = self.space.wanted_in(range).filter(|address| pool.has(number(*address).1));
-        pool.usable().saturating_sub(aside.count() as u128)
+        self.count_in(range, true)
+    }
+
+    /// How many of them do not rest; of a part of a range counted up to its low-water mark.
+    pub(crate) fn ready_in(&self, range: &Block) -> u128 {
+        self.count_in(range, false)
+    }
+
+    fn count_in(&self, part: &Block, resting: bool) -> u128 {
+        let Some((_, pool)) = self.pool_of(part) else { return 0 };
+        let aside = self.space.wanted_in(part).filter(|address| pool.has(number(*address).1));
+        let aside = aside.count() as u128;
+        let enough = if resting { u128::MAX } else { low_water(part).saturating_add(aside) };
+        pool.count_in(part, resting, enough).saturating_sub(aside)
     }
 }

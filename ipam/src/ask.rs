@@ -36,6 +36,8 @@ pub const URGENT_PAUSE_MAX: Duration = Duration::from_secs(2);
 pub const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How long a claim of one address is pursued, and how long its refusal is remembered.
 pub const EXACT_PATIENCE: Duration = Duration::from_secs(30);
+/// How long space in a part of a range is asked for after the last holder wanted it.
+const PART_PATIENCE: Duration = Duration::from_secs(60);
 /// The pause before a request that was overtaken by a newer state is sent again.
 const STALE_PAUSE: Duration = Duration::from_millis(50);
 /// The longest name of a holder in a message.
@@ -67,6 +69,8 @@ struct Ask {
     /// In the last round every owner was asked, and nobody had anything.
     exhausted: bool,
     urgent: bool,
+    /// When a holder last wanted a part of a range.
+    touched: Time,
     /// A claim was refused for good.
     answer: Option<SpaceRefusal>,
 }
@@ -130,10 +134,18 @@ impl Ipam {
 
     /// Asks for a chunk of a range, whatever the level is: a holder waits.
     pub fn want(&mut self, range: Block) {
-        if self.leaving || !self.pools.contains_key(&range) {
+        self.want_at(range, Time::ZERO);
+    }
+
+    fn want_at(&mut self, range: Block, now: Time) {
+        let known = self.pools.contains_key(&range)
+            || self.space.asks.contains_key(&Wanted::Any(range))
+            || self.space.asks.len() < ASKS_MAX;
+        if self.leaving || self.pool_of(&range).is_none() || !known {
             return;
         }
         let ask = self.space.asks.entry(Wanted::Any(range)).or_default();
+        ask.touched = ask.touched.max(now);
         if !ask.urgent {
             // Who had nothing to spare may have a little for one in need.
             ask.urgent = true;
@@ -160,6 +172,11 @@ impl Ipam {
         }
         self.space.asks.insert(wanted, Ask { urgent: true, ..Ask::default() });
         true
+    }
+
+    /// Nobody wants this address any more: it is not set aside for a claim.
+    pub fn forget_wish(&mut self, address: IpAddr) {
+        self.space.forget(address);
     }
 
     /// Whom this host waits for, and since when.
@@ -226,6 +243,9 @@ impl Ipam {
 
     /// Does what is due: repeats, gives up, asks the next.
     pub fn handle_timeout(&mut self, now: Time) {
+        for pool in self.pools.values_mut() {
+            pool.ripen(now);
+        }
         let due = self.space.asks.iter().filter(|(_, ask)| ask.due <= now);
         let due: Vec<Wanted> = due.map(|(wanted, _)| *wanted).collect();
         for wanted in due {
@@ -243,6 +263,12 @@ impl Ipam {
         if let Wanted::Exact(address) = wanted
             && self.held.holder(address).is_some()
             && self.owner(address) == Owner::Peer(self.me())
+        {
+            return;
+        }
+        if let Wanted::Any(part) = wanted
+            && !self.pools.contains_key(&part)
+            && now.since(ask.touched) >= PART_PATIENCE
         {
             return;
         }
@@ -306,9 +332,8 @@ impl Ipam {
         match wanted {
             Wanted::Exact(address) => self.owner(*address).route().filter(may),
             Wanted::Any(range) => {
-                let owners = self.view.space.get(range)?.iter();
-                let owners = owners.filter(|(peer, _)| may(peer));
-                owners.max_by_key(|(peer, size)| (**size, **peer)).map(|(peer, _)| *peer)
+                let owners = self.owners_in(range).into_iter().filter(|(peer, _)| may(peer));
+                owners.max_by_key(|(peer, size)| (*size, *peer)).map(|(peer, _)| peer)
             }
         }
     }
@@ -317,62 +342,95 @@ impl Ipam {
     fn nobody_has(&self, wanted: &Wanted, ask: &Ask) -> bool {
         let Wanted::Any(range) = wanted else { return false };
         let silent = matches!(ask.last, Some((_, SpaceRefusal::Silent)));
-        let others = self.others(range).all(|peer| ask.refused.contains(&peer));
-        !silent && others && !self.view.unknown.contains_key(range)
+        let others = self.others(range).iter().all(|peer| ask.refused.contains(peer));
+        !silent && others && !self.is_partly_unknown(range)
     }
 
-    fn others(&self, range: &Block) -> impl Iterator<Item = PeerId> {
-        let owners = self.view.space.get(range).into_iter().flatten();
+    fn others(&self, range: &Block) -> Vec<PeerId> {
         let me = self.me();
-        owners.map(|(peer, _)| *peer).filter(move |peer| *peer != me)
+        self.owners_in(range).into_keys().filter(|peer| *peer != me).collect()
     }
 
     /// Whether there is or may be anybody who owns a part of the range.
     fn has_others(&self, range: &Block) -> bool {
-        self.others(range).next().is_some() || self.view.unknown.contains_key(range)
+        !self.others(range).is_empty() || self.is_partly_unknown(range)
+    }
+
+    fn is_partly_unknown(&self, part: &Block) -> bool {
+        self.range_around(part).is_some_and(|range| self.view.unknown.contains_key(&range))
+    }
+
+    /// Who owns how much of a range; of a part of one roughly: it only says who is asked first.
+    fn owners_in(&self, part: &Block) -> BTreeMap<PeerId, u128> {
+        if let Some(owners) = self.view.space.get(part) {
+            return owners.clone();
+        }
+        let mut owners = BTreeMap::new();
+        let around = self.owner(part.first()).route();
+        let inside = self.view.routes.iter().filter(|(block, _)| part.covers(block));
+        let inside = inside.map(|(block, peer)| (*peer, block.size()));
+        for (peer, size) in around.map(|peer| (peer, 1)).into_iter().chain(inside) {
+            *owners.entry(peer).or_default() += size;
+        }
+        owners
     }
 
     /// Asks for more when the level is low, ahead of need.
     pub(crate) fn keep_supplied(&mut self, range: &Block) {
-        let low = self.free_in(range) < low_water(range);
+        let low = self.ready_in(range) < low_water(range);
         if low && !self.leaving && self.has_others(range) {
             self.space.asks.entry(Wanted::Any(*range)).or_default();
         }
     }
 
     /// Nothing is free here: says why, and sees to it that somebody is asked.
-    pub(crate) fn shortage(&mut self, range: Block) -> AllocateError {
+    pub(crate) fn shortage(&mut self, range: Block, now: Time) -> AllocateError {
         if self.leaving {
             return AllocateError::Leaving;
         }
         if !self.has_others(&range) {
             return AllocateError::Exhausted(range);
         }
-        self.want(range);
+        self.want_at(range, now);
         match self.space.asks.get(&Wanted::Any(range)) {
             Some(ask) if ask.exhausted => AllocateError::Exhausted(range),
             ask => AllocateError::NoSpace { range, asked: ask.and_then(|ask| ask.donor) },
         }
     }
 
+    /// Whether others were asked for space, and it came to nothing or takes long.
+    pub(crate) fn asked_in_vain(&self, range: &Block, now: Time) -> bool {
+        let ask = self.space.asks.get(&Wanted::Any(*range));
+        ask.is_none_or(|ask| {
+            ask.rounds > 0 || ask.since.is_some_and(|since| now.since(since) >= TRY)
+        })
+    }
+
     /// Ends requests that the ring has answered, and begins those that it calls for.
     pub(crate) fn settle(&mut self) {
-        let ranges: Vec<Block> = self.pools.keys().copied().collect();
+        let parts = self.space.asks.keys().filter_map(|wanted| match wanted {
+            Wanted::Any(part) => Some(*part),
+            Wanted::Exact(_) => None,
+        });
+        let ranges: BTreeSet<Block> = self.pools.keys().copied().chain(parts).collect();
         for range in &ranges {
-            let free = self.free_in(range);
-            if free >= low_water(range) {
+            let ready = self.ready_in(range);
+            let Some((whole, _)) = self.pool_of(range).filter(|_| ready < low_water(range)) else {
                 self.space.asks.remove(&Wanted::Any(*range));
                 continue;
+            };
+            if whole == *range {
+                self.keep_supplied(range);
             }
-            self.keep_supplied(range);
-            let pool = &self.pools[range];
+            let pool = &self.pools[&whole];
             let Some(ask) = self.space.asks.get_mut(&Wanted::Any(*range)) else { continue };
-            ask.urgent &= free == 0;
+            ask.urgent &= ready == 0;
             let arrived = ask.granted.is_some_and(|block| {
                 pool.owned().covers(block.first_number(), block.last_number())
             });
             if arrived || ask.nobody {
-                *ask = Ask { urgent: ask.urgent, since: ask.since, ..Ask::default() };
+                let (urgent, since, touched) = (ask.urgent, ask.since, ask.touched);
+                *ask = Ask { urgent, since, touched, ..Ask::default() };
             }
         }
         // A claim goes on as soon as the ring names another owner.

@@ -22,6 +22,9 @@ pub enum Family {
 }
 
 impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
     /// How many bits an address has.
     pub const fn bits(self) -> u8 {
         match self {

@@ -43,7 +43,7 @@ impl Ipam {
     fn serve(&mut self, from: PeerId, request: &SpaceRequest) -> Result<Block, SpaceRefusal> {
         // Who is being removed or was, and has not learnt it yet, gets nothing more.
         let fenced = self.barred().contains(&from) || self.is_removed(from);
-        if fenced || !self.pools.contains_key(&request.range) {
+        if fenced || self.pool_of(&request.range).is_none() {
             return Err(SpaceRefusal::NotReady);
         }
         let again = mutation::on(Mutation::GrantTwice);
@@ -80,7 +80,7 @@ impl Ipam {
     }
 
     fn choose(&self, request: &SpaceRequest) -> Result<Block, SpaceRefusal> {
-        let pool = self.pools.get(&request.range).ok_or(SpaceRefusal::NotReady)?;
+        let (range, pool) = self.pool_of(&request.range).ok_or(SpaceRefusal::NotReady)?;
         if let Some(address) = request.address {
             let block = Block::single(address);
             if let Some(holder) = self.held.holder(address)
@@ -88,9 +88,7 @@ impl Ipam {
             {
                 return Err(SpaceRefusal::Taken { holder: words(holder) });
             }
-            if !pool.owned().contains(number(address).1)
-                || self.is_reserved(&request.range, address)
-            {
+            if !pool.owned().contains(number(address).1) || self.is_reserved(&range, address) {
                 return Err(SpaceRefusal::NotOwner);
             }
             let held = mutation::on(Mutation::GrantHeld);
@@ -100,7 +98,7 @@ impl Ipam {
                 Err(SpaceRefusal::NothingFree)
             };
         }
-        let usable = pool.usable();
+        let usable = pool.count_in(&request.range, true, u128::MAX);
         // Half is kept, and so much that this host need not ask in its turn, or two would pass the
         // same addresses to and fro. In need the last address may go.
         let most = if request.urgent {
@@ -108,7 +106,8 @@ impl Ipam {
         } else {
             (usable / 2).min(usable.saturating_sub(low_water(&request.range)))
         };
-        let block = pool.spare(chunk_length(&request.range), most);
+        let length = chunk_length(&request.range);
+        let block = pool.spare(&request.range, length, most, request.urgent);
         let least = if request.urgent { 1 } else { chunk_size(&request.range) / CRUMB };
         block.filter(|block| block.size() >= least).ok_or(SpaceRefusal::NothingFree)
     }

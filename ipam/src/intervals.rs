@@ -51,6 +51,32 @@ impl Intervals {
         self.covers(number, number)
     }
 
+    /// How many numbers from the first to the last, both inside, are in the set; counting ends at
+    /// `enough`.
+    pub(crate) fn count_in(&self, first: u128, last: u128, enough: u128) -> u128 {
+        let mut count = 0;
+        for (start, end) in self.overlapping(first, last) {
+            count += end - start + 1;
+            if count >= enough {
+                return enough;
+            }
+        }
+        count
+    }
+
+    /// What of the set lies between the first and the last, both inside.
+    pub(crate) fn within(&self, first: u128, last: u128) -> Self {
+        let parts: BTreeMap<u128, u128> = self.overlapping(first, last).collect();
+        let total = parts.iter().map(|(start, end)| end - start + 1).sum();
+        Self { parts, total }
+    }
+
+    fn overlapping(&self, first: u128, last: u128) -> impl Iterator<Item = (u128, u128)> {
+        let before = self.parts.range(..first).next_back().filter(|(_, end)| **end >= first);
+        let parts = before.into_iter().chain(self.parts.range(first..=last));
+        parts.map(move |(start, end)| ((*start).max(first), (*end).min(last)))
+    }
+
     /// The least number in the set that is not below `from`.
     pub(crate) fn at_or_after(&self, from: u128) -> Option<u128> {
         if self.contains(from) {
@@ -167,6 +193,12 @@ mod tests {
                 let ends: Vec<_> = set.iter().collect();
                 assert!(ends.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "touching");
                 assert_eq!(set.at_or_after(first), model.range(first..).next().copied());
+                let inside = model.range(first..=last).count() as u128;
+                assert_eq!(set.count_in(first, last, 5), inside.min(5));
+                let part = set.within(first, last);
+                assert_eq!(part.total(), inside);
+                let flat: Vec<u128> = part.iter().flat_map(|(first, last)| first..=last).collect();
+                assert!(flat.iter().eq(model.range(first..=last)), "seed {seed}");
                 assert_eq!(
                     set.covers(first, last),
                     (first..=last).all(|number| model.contains(&number))

@@ -1,21 +1,26 @@
 //! The addresses of one range that this host owns: free ones, and ones that rest after release.
 //!
 //! Addresses go out in rotation: never used ones after the last one given, then those whose release
-//! is longest ago. So a connection to a stopped container does not reach a new one by chance.
+//! is longest ago. So a connection to a stopped container does not reach a new one by chance. A
+//! part of the range (a network's `ipam.subnet`) has a rotation of its own.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use mesh_router::Time;
 
 use crate::{
     ask::ASKS_MAX,
     block::{Block, Family, number},
+    held::Holder,
     intervals::Intervals,
+    resting::Resting,
 };
 
-/// Released addresses whose order is remembered; beyond it the oldest become free like any other.
-pub const RESTING_MAX: usize = 1 << 16;
 /// Addresses that are passed over in one search: those set aside for claims, and the reserved ones,
 /// of which at most three lie in a row (last of a range, first of it, an anycast address).
 const PASSED_MAX: usize = ASKS_MAX + 4;
+/// Parts of the range whose rotation is remembered; beyond it they begin anew.
+const PARTS_MAX: usize = 256;
 
 /// Own addresses of one range.
 ///
@@ -25,12 +30,11 @@ pub(crate) struct Pool {
     range: Block,
     owned: Intervals,
     free: Intervals,
-    /// By age of the release.
-    resting: BTreeMap<u64, u128>,
-    released: BTreeMap<u128, u64>,
-    releases: u64,
+    resting: Resting,
     /// The next address to try.
     cursor: u128,
+    /// The same for parts of the range.
+    cursors: BTreeMap<Block, u128>,
 }
 
 impl Pool {
@@ -39,10 +43,9 @@ impl Pool {
             range,
             owned: Intervals::default(),
             free: Intervals::default(),
-            resting: BTreeMap::new(),
-            released: BTreeMap::new(),
-            releases: 0,
+            resting: Resting::default(),
             cursor: range.first_number(),
+            cursors: BTreeMap::new(),
         }
     }
 
@@ -66,9 +69,9 @@ impl Pool {
         for (first, last) in old.without(&new).iter() {
             self.owned.remove(first, last);
             self.free.remove(first, last);
-            let gone: Vec<u128> = self.released.range(first..=last).map(|(n, _)| *n).collect();
+            let gone: Vec<u128> = self.resting.between(first, last).collect();
             for number in gone {
-                self.wake(number);
+                self.resting.take(number);
             }
         }
         for (first, last) in new.without(&old).iter() {
@@ -80,12 +83,36 @@ impl Pool {
         }
     }
 
-    /// How many addresses could be given.
+    /// How many addresses could be given, those that rest included.
     pub(crate) fn usable(&self) -> u128 {
+        self.unreserved() + self.resting.len() as u128
+    }
+
+    /// How many addresses could be given that do not rest.
+    pub(crate) fn ready(&self) -> u128 {
+        self.unreserved() + self.resting.rested_len() as u128
+    }
+
+    fn unreserved(&self) -> u128 {
         let ends = [self.range.first_number(), self.range.last_number()];
         let reserved = ends.iter().filter(|number| self.free.contains(**number));
         let reserved = reserved.filter(|number| self.reserved(**number)).count();
-        self.free.total() - reserved as u128 + self.resting.len() as u128
+        self.free.total() - reserved as u128
+    }
+
+    /// [`Pool::usable`] or [`Pool::ready`] in a part of the range, counted up to `enough`.
+    pub(crate) fn count_in(&self, part: &Block, resting: bool, enough: u128) -> u128 {
+        if *part == self.range {
+            return if resting { self.usable() } else { self.ready() };
+        }
+        let (first, last) = (part.first_number(), part.last_number());
+        let ends = [self.range.first_number(), self.range.last_number()];
+        let reserved = ends.into_iter().filter(|end| (first..=last).contains(end));
+        let reserved = reserved.filter(|end| self.free.contains(*end) && self.reserved(*end));
+        let free = self.free.count_in(first, last, enough.saturating_add(2));
+        let free = free.saturating_sub(reserved.count() as u128);
+        let most = usize::try_from(enough.saturating_sub(free)).unwrap_or(usize::MAX);
+        free + self.resting.part(first, last, resting).take(most).count() as u128
     }
 
     /// Whether the address is never given.
@@ -93,23 +120,58 @@ impl Pool {
         reserved(&self.range, number)
     }
 
-    /// Takes the next address in rotation, but none of those set aside.
-    pub(crate) fn next(&mut self, aside: impl Fn(u128) -> bool) -> Option<u128> {
-        let start = self.range.first_number();
-        let mut from = self.cursor;
+    /// Takes the next address of a part of the range in rotation, none of those that rest, and none
+    /// of those set aside.
+    pub(crate) fn next(&mut self, part: &Block, aside: impl Fn(u128) -> bool) -> Option<u128> {
+        let (start, end) = (part.first_number(), part.last_number());
+        let whole = *part == self.range;
+        let cursor = if whole { Some(self.cursor) } else { self.cursors.get(part).copied() };
+        let mut from = cursor.unwrap_or(start);
         for _ in 0..PASSED_MAX {
-            let ahead = self.free.at_or_after(from).or_else(|| self.free.at_or_after(start));
-            let Some(number) = ahead else { break };
+            let here = |from| self.free.at_or_after(from).filter(|number| *number <= end);
+            let Some(number) = here(from).or_else(|| here(start)) else { break };
             from = number.saturating_add(1);
             if !self.reserved(number) && !aside(number) {
                 self.free.remove(number, number);
-                self.cursor = from;
+                self.turn(part, from);
                 return Some(number);
             }
         }
-        let number = *self.resting.values().find(|number| !aside(**number))?;
-        self.wake(number);
-        Some(number)
+        let number = if whole {
+            self.resting.rested().find(|number| !aside(*number))
+        } else {
+            self.resting.oldest_in((start, end), false, aside)
+        };
+        self.resting.take(number?);
+        number
+    }
+
+    fn turn(&mut self, part: &Block, next: u128) {
+        if *part == self.range {
+            self.cursor = next;
+            return;
+        }
+        if self.cursors.len() >= PARTS_MAX && !self.cursors.contains_key(part) {
+            self.cursors.clear();
+        }
+        self.cursors.insert(*part, next);
+    }
+
+    /// Takes the address of a part of the range that has rested longest, although its time has not
+    /// come.
+    pub(crate) fn next_resting(
+        &mut self,
+        part: &Block,
+        aside: impl Fn(u128) -> bool,
+    ) -> Option<u128> {
+        let number = if *part == self.range {
+            self.resting.oldest().find(|number| !aside(*number))
+        } else {
+            let ends = (part.first_number(), part.last_number());
+            self.resting.oldest_in(ends, true, aside)
+        };
+        self.resting.take(number?);
+        number
     }
 
     /// Takes this address; false if it is not free.
@@ -118,23 +180,26 @@ impl Pool {
             self.free.remove(number, number);
             return true;
         }
-        self.wake(number)
+        self.resting.take(number)
     }
 
-    /// Puts a released address to rest.
-    pub(crate) fn give_back(&mut self, number: u128) {
-        if !self.owned.contains(number) {
-            return;
-        }
-        self.releases += 1;
-        self.resting.insert(self.releases, number);
-        self.released.insert(number, self.releases);
-        if self.resting.len() > RESTING_MAX
-            && let Some((_, oldest)) = self.resting.pop_first()
+    /// Puts a released address to rest until a time.
+    pub(crate) fn give_back(&mut self, number: u128, until: Time, holders: Vec<Arc<Holder>>) {
+        if self.owned.contains(number)
+            && let Some(oldest) = self.resting.put(number, until, holders)
         {
-            self.released.remove(&oldest);
             self.free.insert(oldest, oldest);
         }
+    }
+
+    /// Lets those go that have rested enough.
+    pub(crate) fn ripen(&mut self, now: Time) {
+        self.resting.ripen(now);
+    }
+
+    /// The address of a part of the range that one of these held last, if nobody has it since.
+    pub(crate) fn former(&self, holders: &[Holder], part: &Block) -> Option<u128> {
+        self.resting.former(holders, part.first_number(), part.last_number())
     }
 
     /// Goes on behind this address: the last one given before a restart, as far as is known.
@@ -142,22 +207,32 @@ impl Pool {
         self.cursor = self.cursor.max(number.saturating_add(1));
     }
 
-    fn wake(&mut self, number: u128) -> bool {
-        let Some(release) = self.released.remove(&number) else { return false };
-        self.resting.remove(&release);
-        true
-    }
-
-    /// The largest aligned block without a held address, of at most `most` addresses, and no larger
-    /// than `length` says. Addresses that rest are given only if there is no other block.
-    pub(crate) fn spare(&self, length: u8, most: u128) -> Option<Block> {
-        self.spare_in(&self.free, length, most).or_else(|| {
-            let mut all = self.free.clone();
-            for number in self.released.keys() {
-                all.insert(*number, *number);
+    /// The largest aligned block of a part of the range without a held address, of at most `most`
+    /// addresses, and no larger than `length` says. Released addresses are given only if there is
+    /// no other block, and those that still rest only to one in need.
+    pub(crate) fn spare(
+        &self,
+        part: &Block,
+        length: u8,
+        most: u128,
+        urgent: bool,
+    ) -> Option<Block> {
+        let (first, last) = (part.first_number(), part.last_number());
+        let mut free = if *part == self.range {
+            std::borrow::Cow::Borrowed(&self.free)
+        } else {
+            std::borrow::Cow::Owned(self.free.within(first, last))
+        };
+        for all in [None, Some(false), Some(true).filter(|_| urgent)] {
+            for number in all.into_iter().flat_map(|all| self.resting.part(first, last, all)) {
+                free.to_mut().insert(number, number);
             }
-            self.spare_in(&all, length, most)
-        })
+            let block = self.spare_in(&free, length, most);
+            if block.is_some() {
+                return block;
+            }
+        }
+        None
     }
 
     /// The highest such block: this host itself goes upwards from its cursor.
@@ -178,18 +253,18 @@ impl Pool {
 
     /// Whether the address could be given.
     pub(crate) fn has(&self, number: u128) -> bool {
-        self.free.contains(number) || self.released.contains_key(&number)
+        self.free.contains(number) || self.resting.contains(number)
     }
 
     pub(crate) fn check_invariants(&self) {
         for (first, last) in self.free.iter() {
             assert!(self.owned.covers(first, last), "a free address is not owned");
         }
-        for number in self.released.keys() {
-            assert!(self.owned.contains(*number), "a resting address is not owned");
-            assert!(!self.free.contains(*number), "a resting address is free");
+        for number in self.resting.between(0, u128::MAX) {
+            assert!(self.owned.contains(number), "a resting address is not owned");
+            assert!(!self.free.contains(number), "a resting address is free");
         }
-        assert_eq!(self.resting.len(), self.released.len());
+        self.resting.check_invariants();
     }
 }
 

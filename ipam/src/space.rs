@@ -36,7 +36,7 @@ pub enum SpaceMessage {
 pub struct SpaceRequest {
     /// The requester's number for it.
     pub id: u64,
-    /// In which range.
+    /// In which range, or part of one.
     pub range: Block,
     /// Only this address is wanted; else a chunk.
     pub address: Option<IpAddr>,
@@ -120,7 +120,8 @@ pub fn chunk_length(range: &Block) -> u8 {
         Family::V6 if range.length() <= 56 => (16, 64),
         Family::V6 => (8, 124),
     };
-    (range.length() + more).min(longest).max(range.length() + 2)
+    // A part of a range may be as small as one address.
+    (range.length() + more).min(longest).max(range.length() + 2).min(range.family().bits())
 }
 
 /// Free addresses below which more is asked for: a quarter of a chunk.

@@ -1,5 +1,6 @@
 //! Tests of the whole: several hosts, and messages between them.
 
+mod addresses;
 mod faults;
 mod laws;
 mod model;

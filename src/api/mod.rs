@@ -1,10 +1,11 @@
 //! The local API: HTTP/1.1 with JSON on a unix socket, under `/v1/`.
 //!
-//! [`types`] are the bodies, shared by meshd, meshctl and mesh-cni; [`target`] and [`token`] are
-//! the two texts in them that have a grammar. `client` asks, `server` answers by asking the
-//! daemon's loop, `openapi` describes and `metrics` counts. [`spool`] keeps the detaches that
-//! nobody could be asked for. Nothing here decides anything about a mesh: that is the node's.
+//! [`types`] and [`attach`] are the bodies, shared by meshd, meshctl and mesh-cni; [`target`] and
+//! [`token`] are the two texts in them that have a grammar. `client` asks, `server` answers by
+//! asking the daemon's loop, `openapi` describes and `metrics` counts. [`spool`] keeps the detaches
+//! that nobody could be asked for. Nothing here decides anything about a mesh: that is the node's.
 
+pub mod attach;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "io")]

@@ -4,6 +4,7 @@ use std::{net::IpAddr, path::Path};
 
 use anyhow::Context as _;
 use clap::{ArgGroup, Args};
+use ipnetwork::IpNetwork;
 
 use super::{
     Global,
@@ -29,9 +30,12 @@ pub struct AttachArgs {
     /// A name, in the mesh's domain; repeatable
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
-    /// The exact address that is wanted, one per family
+    /// An exact address that is wanted; repeatable. A family of which none is named gets any
     #[arg(long = "ip", value_name = "ADDR")]
     addresses: Vec<IpAddr>,
+    /// The part of a mesh's range that the address is taken from; once per family
+    #[arg(long = "subnet", value_name = "CIDR")]
+    subnets: Vec<IpNetwork>,
     /// The interface in the container
     #[arg(long, value_name = "NAME", default_value = "eth0")]
     ifname: String,
@@ -58,6 +62,7 @@ pub(super) async fn attach(args: AttachArgs, global: &Global) -> anyhow::Result<
     request.netns = Some(netns);
     request.names = args.names;
     request.addresses = args.addresses;
+    request.subnets = args.subnets;
     let attachment: Attachment = global.client().post("/v1/attach", &request).await?;
     global.print(&attachment, human);
     Ok(())

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use mesh_dns::Name;
-use mesh_ipam::{AllocateError, Block, Holder, Wanted};
+use mesh_ipam::{AllocateError, Block, Family, Holder, Wanted};
 use mesh_router::{Mutation, Time, mutation};
 use rand::RngExt;
 
@@ -14,19 +14,14 @@ use super::{
     event::{Output, RequestId},
     naming::put_refusal,
     request::{Code, Refusal, Reply},
+    wishes::Wish,
 };
 use crate::api::types::AttachRequest;
 
-/// Names that one container may have. Chosen: far above any orchestrator's use.
-const NAMES_MAX: usize = 32;
-/// Addresses and routes that one attach may name. Chosen: its row on disk stays under 64 KiB.
-const LIST_MAX: usize = 256;
-/// Bytes of the path of a namespace, from PATH_MAX.
-const PATH_BYTES_MAX: usize = 4096;
-/// Bytes of a container id or a claim's holder. Container ids are 64 hexadecimal digits.
-const ID_BYTES_MAX: usize = 256;
-/// Bytes of an interface name, from IFNAMSIZ less its NUL.
-const INTERFACE_BYTES_MAX: usize = 15;
+/// Slots that may wait for addresses at once. Chosen: as many as requests may wait for readiness.
+const WAITING_MAX: usize = 4096;
+/// Requests that may wait for one slot. Chosen: above any number of tries in one patience.
+const CROWD_MAX: usize = 64;
 
 /// Who holds the gateway addresses.
 pub(super) fn gateway_holder() -> Holder {
@@ -55,13 +50,11 @@ impl Node {
         }
         let holder =
             Holder { container: request.container.clone(), interface: request.interface.clone() };
+        if let Some(refusal) = self.crowded(&holder) {
+            return self.reply(id, Err(refusal));
+        }
         match self.slots.get_mut(&holder) {
-            None => {
-                let mut slot = Slot::new(holder.clone(), Some(until));
-                slot.request = Some(request);
-                slot.askers.push(id);
-                self.begin(holder, slot);
-            }
+            None => self.begin_for(id, holder, request, until),
             Some(slot) => match slot.stage {
                 Stage::Waiting(_) | Stage::Making { .. } => slot.askers.push(id),
                 Stage::Removing { .. } => slot.next.push((id, request, until)),
@@ -70,16 +63,48 @@ impl Node {
         }
     }
 
+    /// Why nobody else can wait for this holder; `None` when there is room.
+    pub(super) fn crowded(&self, holder: &Holder) -> Option<Refusal> {
+        let slot = self.slots.get(holder);
+        let waiting =
+            slot.map_or(0, |slot| slot.askers.len() + slot.removers.len() + slot.next.len());
+        let text = if waiting >= CROWD_MAX {
+            format!("{CROWD_MAX} requests wait for {holder} already")
+        } else if slot.is_none() && self.waiting.len() >= WAITING_MAX {
+            format!("{WAITING_MAX} containers wait for addresses already")
+        } else {
+            return None;
+        };
+        Some(Refusal::new(Code::NotReady, text, "try again when some of them were answered"))
+    }
+
+    pub(super) fn begin_for(
+        &mut self,
+        id: RequestId,
+        holder: Holder,
+        request: Box<AttachRequest>,
+        until: Time,
+    ) {
+        let mut slot = Slot::new(holder.clone(), Some(until));
+        slot.request = Some(request);
+        slot.askers.push(id);
+        self.begin(holder, slot);
+    }
+
     /// The same attach again: the same answer. A link is made again, for the container may have got
     /// a new namespace; one that stands is left as it is.
-    fn attach_again(&mut self, id: RequestId, holder: &Holder, request: &AttachRequest) {
+    pub(super) fn attach_again(&mut self, id: RequestId, holder: &Holder, request: &AttachRequest) {
         let slot = self.slots.get_mut(holder).expect("the caller has seen it");
-        if let Some(address) =
-            request.addresses.iter().find(|address| !slot.record.addresses.contains(address))
-        {
+        let held = &slot.record.addresses;
+        let other = request.addresses.iter().find(|address| !held.contains(address));
+        let outside = request.subnets.iter().find(|subnet| {
+            let mut family = held.iter().filter(|ip| ip.is_ipv4() == subnet.is_ipv4());
+            !family.any(|ip| subnet.contains(*ip))
+        });
+        if let Some(what) = other.map(ToString::to_string).or(outside.map(ToString::to_string)) {
             let refusal = Refusal::new(
                 Code::Conflict,
-                format!("{} already has other addresses than {address}", holder.container),
+                format!("{} already has other addresses than {what}", holder.container),
                 "detach it first, or ask for the addresses that it has",
             );
             return self.reply(id, Err(refusal));
@@ -99,101 +124,13 @@ impl Node {
         self.finish(holder);
     }
 
-    fn check_attach(&self, request: &AttachRequest) -> Result<(), Refusal> {
-        let invalid = |message: String, hint: &str| Err(Refusal::new(Code::Invalid, message, hint));
-        if request.container.is_empty() || request.container.len() > ID_BYTES_MAX {
-            return invalid(
-                format!("a container id has 1 to {ID_BYTES_MAX} bytes"),
-                "give the container's id",
-            );
-        }
-        let name = &request.interface;
-        let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
-        if name.is_empty() || name.len() > INTERFACE_BYTES_MAX || name.chars().any(odd) {
-            return invalid(
-                format!("{name:?} is not the name of an interface"),
-                "use 1 to 15 bytes without spaces and slashes, such as eth0",
-            );
-        }
-        if request.container == gateway_holder().container && *name == gateway_holder().interface {
-            return invalid(
-                "meshd/gateway holds this host's own addresses".to_owned(),
-                "use another container id",
-            );
-        }
-        let lists = request.addresses.len().max(request.routes.len());
-        let path = request.netns.as_ref().map_or(0, String::len);
-        if lists > LIST_MAX || path > PATH_BYTES_MAX {
-            return invalid(
-                format!("more than {LIST_MAX} addresses or routes, or a very long path"),
-                "give fewer",
-            );
-        }
-        if request.names.len() > NAMES_MAX {
-            return invalid(format!("more than {NAMES_MAX} names"), "give fewer names");
-        }
-        for name in &request.names {
-            self.parse_name(name)?;
-        }
-        if let Some(mac) = &request.mac
-            && Mac::parse(mac).is_none()
-        {
-            return invalid(
-                format!("{mac:?} is not a hardware address"),
-                "use six bytes such as 02:00:00:00:00:01, not a multicast one",
-            );
-        }
-        Ok(())
-    }
-
-    pub(super) fn parse_name(&self, text: &str) -> Result<Name, Refusal> {
-        Name::in_domain(text, &self.config.domain).map_err(|error| {
-            Refusal::new(
-                Code::Invalid,
-                error.to_string(),
-                format!("use letters, digits and '-', such as web or web.{}", self.config.domain),
-            )
-        })
-    }
-
-    /// Sets an address aside for somebody who is no container.
-    pub(super) fn claim(
-        &mut self,
-        id: RequestId,
-        address: Option<IpAddr>,
-        holder: String,
-        until: Time,
-    ) {
-        if holder.is_empty() || holder.len() > ID_BYTES_MAX {
-            let text = format!("a holder's name has 1 to {ID_BYTES_MAX} bytes");
-            return self.reply(id, Err(Refusal::new(Code::Invalid, text, "use --for NAME")));
-        }
-        let holder = Holder { container: holder, interface: String::new() };
-        let mut request = AttachRequest::new(holder.container.clone());
-        request.interface = String::new();
-        request.addresses = address.into_iter().collect();
-        match self.slots.get_mut(&holder) {
-            Some(slot) => match slot.stage {
-                Stage::Removing { .. } => slot.next.push((id, Box::new(request), until)),
-                Stage::Standing => self.attach_again(id, &holder, &request),
-                _ => slot.askers.push(id),
-            },
-            None => {
-                let mut slot = Slot::new(holder.clone(), Some(until));
-                slot.request = Some(Box::new(request));
-                slot.askers.push(id);
-                self.begin(holder, slot);
-            }
-        }
-    }
-
     fn begin(&mut self, holder: Holder, slot: Slot) {
         self.slots.insert(holder.clone(), slot);
         self.waiting.insert(holder.clone());
         self.try_allocate(&holder);
     }
 
-    /// The host's own addresses, in every range.
+    /// The host's own addresses, one in the default range of each family.
     pub(super) fn keep_gateway(&mut self) {
         let member = self.mesh.is_some() && !self.is_leaving();
         if !member || !self.router.is_settled() || self.ipam.ranges().is_empty() {
@@ -204,7 +141,8 @@ impl Node {
             None => self.begin(holder.clone(), Slot::new(holder, None)),
             Some(slot) if slot.stage == Stage::Standing => {
                 let has = |range: &Block| slot.record.addresses.iter().any(|a| range.contains(*a));
-                if !self.ipam.ranges().iter().all(has) {
+                let ranges = Family::ALL.iter().filter_map(|of| self.ipam.default_range(*of));
+                if !ranges.into_iter().all(|range| has(&range)) {
                     slot.stage = Stage::Waiting(None);
                     self.waiting.insert(holder);
                 }
@@ -220,28 +158,22 @@ impl Node {
         }
     }
 
-    /// What a slot asks for: one address per range, exact ones where they were named.
-    fn wanted(&self, slot: &Slot) -> Vec<Wanted> {
-        let exact = slot.request.as_ref().map_or(&[][..], |request| &request.addresses);
-        let mut wanted: Vec<Wanted> = exact.iter().map(|address| Wanted::Exact(*address)).collect();
-        let mut ranges = self.ipam.ranges().to_vec();
-        if slot.record.holder.interface.is_empty() {
-            // A claim is of one address: the named one, or any of the first range.
-            ranges.truncate(usize::from(exact.is_empty()));
-        }
-        ranges.retain(|range| !exact.iter().any(|address| range.contains(*address)));
-        wanted.extend(ranges.into_iter().map(Wanted::Any));
-        wanted
-    }
-
     /// Takes addresses for a slot in `Waiting` if they are there, and goes on to `Making`.
     fn try_allocate(&mut self, holder: &Holder) {
         let now = self.now;
         let slot = &self.slots[holder];
         let until = slot.waits_until();
         let mut addresses = Vec::new();
-        for wanted in self.wanted(slot) {
-            match self.allocate(holder, wanted) {
+        let mut lent = Vec::new();
+        for wish in self.wishes(slot) {
+            let result = match wish {
+                Wish::Claimed(address) => {
+                    lent.push(address);
+                    Ok(address)
+                }
+                Wish::Own(wanted) => self.allocate(holder, wanted),
+            };
+            match result {
                 Ok(address) => addresses.push(address),
                 Err(error) if may_pass(&error) => {
                     if until.is_none_or(|until| until > now) {
@@ -249,17 +181,31 @@ impl Node {
                     }
                     return self.give_up(holder, self.out_of_patience(&error));
                 }
-                Err(error) => return self.give_up(holder, refusal_of(&error)),
+                Err(error) => return self.give_up(holder, self.refusal_of(&error)),
             }
         }
+        self.lent.extend(lent.into_iter().map(|address| (address, holder.clone())));
         self.waiting.remove(holder);
         self.make(holder, addresses);
     }
 
     fn allocate(&mut self, holder: &Holder, wanted: Wanted) -> Result<IpAddr, AllocateError> {
-        let result = self.ipam.allocate(holder, wanted);
-        if let Err(AllocateError::Elsewhere { address, refused: None, .. }) = &result {
-            self.ipam.want_exact(*address);
+        let result = self.ipam.allocate(holder, wanted, self.now);
+        match &result {
+            Err(AllocateError::Elsewhere { address, refused: None, .. })
+                if !self.ipam.want_exact(*address) =>
+            {
+                return Err(AllocateError::Busy(*address));
+            }
+            Err(AllocateError::Taken { address, holder: user })
+                if self.claims_what_it_has(holder, user) =>
+            {
+                let (address, user) = (*address, user.clone());
+                self.ipam.hand_over(address, holder);
+                self.lent.insert(address, user);
+                return Ok(address);
+            }
+            _ => {}
         }
         result
     }
@@ -269,9 +215,39 @@ impl Node {
         let asked = if waiting.is_empty() { String::new() } else { format!(" ({waiting})") };
         Refusal::new(
             Code::Timeout,
-            format!("no address in time: {error}{asked}"),
+            format!("no address in time: {}{asked}", self.words(error)),
             "try again; `meshctl status ipam` tells who was asked for space",
         )
+    }
+
+    /// An error in words that name peers.
+    fn words(&self, error: &AllocateError) -> String {
+        match error {
+            AllocateError::Elsewhere { address, owner, refused } => {
+                let refused =
+                    refused.as_ref().map(|reason| format!(", which refused it: {reason}"));
+                let name = self.router.name_of(*owner);
+                format!("{address} belongs to {name}{}", refused.unwrap_or_default())
+            }
+            other => other.to_string(),
+        }
+    }
+
+    fn refusal_of(&self, error: &AllocateError) -> Refusal {
+        let (code, hint) = match error {
+            AllocateError::Outside(_) => {
+                (Code::Invalid, "`meshctl ipam range list` shows the mesh's ranges")
+            }
+            AllocateError::Reserved(_) => (Code::Invalid, "choose another address"),
+            AllocateError::Taken { .. } | AllocateError::Elsewhere { .. } => {
+                (Code::Conflict, "choose another address")
+            }
+            _ => (
+                Code::Exhausted,
+                "release addresses, or add a range with `meshctl ipam range add CIDR`",
+            ),
+        };
+        Refusal::new(code, self.words(error), hint)
     }
 
     /// A slot in `Waiting` gets nothing: its askers are told and it is gone.
@@ -280,8 +256,9 @@ impl Node {
         if *holder == gateway_holder() && !self.is_leaving() {
             return self.gateway_waits_on(refusal);
         }
-        self.ipam.release(holder);
         if let Some(slot) = self.slots.remove(holder) {
+            self.let_go(&slot.record);
+            self.forget_wishes(slot.request.as_deref());
             for asker in slot.askers {
                 self.reply(asker, Err(refusal.clone()));
             }
@@ -375,12 +352,9 @@ impl Node {
     /// link-local one, because proxy NDP works per address only.
     pub(super) fn container_gateways(&self) -> Vec<IpAddr> {
         let own = self.gateway_addresses();
-        own.iter()
-            .map(|gateway| match gateway {
-                IpAddr::V4(_) => *gateway,
-                IpAddr::V6(_) => BRIDGE_LINK_LOCAL.into(),
-            })
-            .collect()
+        let v4 = own.iter().find(|gateway| gateway.is_ipv4()).copied();
+        let v6 = own.iter().find(|gateway| gateway.is_ipv6()).map(|_| BRIDGE_LINK_LOCAL.into());
+        v4.into_iter().chain(v6).collect()
     }
 
     /// The host's own addresses in the mesh.
@@ -400,21 +374,8 @@ impl Node {
     }
 }
 
-/// Whether waiting may help: space was asked for.
+/// Whether waiting may help: space was asked for, or will be.
 fn may_pass(error: &AllocateError) -> bool {
-    matches!(error, AllocateError::NoSpace { .. } | AllocateError::Elsewhere { refused: None, .. })
-}
-
-fn refusal_of(error: &AllocateError) -> Refusal {
-    let (code, hint) = match error {
-        AllocateError::Outside(_) => {
-            (Code::Invalid, "`meshctl status ipam` shows the mesh's ranges")
-        }
-        AllocateError::Reserved(_) => (Code::Invalid, "choose another address"),
-        AllocateError::Taken { .. } | AllocateError::Elsewhere { .. } => {
-            (Code::Conflict, "choose another address")
-        }
-        _ => (Code::Exhausted, "release addresses, or found the mesh with a larger range"),
-    };
-    Refusal::new(code, error.to_string(), hint)
+    use AllocateError::{Busy, Elsewhere, NoSpace};
+    matches!(error, NoSpace { .. } | Elsewhere { refused: None, .. } | Busy(_))
 }

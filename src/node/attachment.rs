@@ -35,7 +35,7 @@ use crate::api::types::AttachRequest;
 pub struct Record {
     /// Whose.
     pub holder: Holder,
-    /// Its addresses, at most one per range.
+    /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// Its names.
     pub names: Vec<Name>,

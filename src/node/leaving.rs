@@ -262,6 +262,8 @@ impl Node {
         self.ipam = mesh_ipam::Ipam::new(self.config.me);
         self.zone = mesh_dns::Zone::new(self.config.me);
         self.slots.clear();
+        self.lent.clear();
+        self.in_kernel.clear();
         self.waiting.clear();
         self.storing.clear();
         self.away.clear();

@@ -25,6 +25,8 @@ use crate::api::types;
 
 /// An asker with this much patience is not an asker but a configuration: it is never given up.
 const PATIENCE_FOR_EVER: Duration = Duration::from_secs(1 << 31);
+/// Targets that one host dials. Chosen: any few members lead to all the others.
+const TARGETS_MAX: usize = 256;
 /// Ranges that can be founded: from a /8 to a /29 in IPv4, from a /16 to a /112 in IPv6.
 const IPV4_LENGTHS: std::ops::RangeInclusive<u8> = 8..=29;
 const IPV6_LENGTHS: std::ops::RangeInclusive<u8> = 16..=112;
@@ -193,6 +195,7 @@ impl Node {
         if mutation::on(Mutation::SettleUntold) {
             self.router.settle(self.now);
         }
+        let targets = &targets[..targets.len().min(TARGETS_MAX)];
         for target in targets {
             self.router.add_target(*target);
             self.write_target(*target, true);
@@ -246,6 +249,11 @@ impl Node {
     pub(super) fn connect(&mut self, target: SocketAddr) -> Result<Reply, Refusal> {
         if self.mesh.is_none() {
             return Err(super::not_in_a_mesh());
+        }
+        let known = self.router.targets().any(|(known, _)| known == target);
+        if !known && self.router.targets().count() >= TARGETS_MAX {
+            let text = format!("{TARGETS_MAX} targets are dialled already, as many as may be");
+            return Err(Refusal::new(Code::Conflict, text, "`meshctl forget ADDR` makes room"));
         }
         self.router.add_target(target);
         self.write_target(target, true);

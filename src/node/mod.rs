@@ -7,7 +7,7 @@
 //! * [`desired`]: the kernel state that follows.
 //! * `journal`: writes on their way to the disk. `rows`: what they look like.
 //! * `attachment`, `attaching`, `standing`: what containers are given, and the states that this
-//!   goes through.
+//!   goes through. `wishes`: which addresses they ask for. `claims`: addresses set aside.
 //! * `membership`: init and join. `leaving`: leave. `peers`: what follows from who can be reached.
 //! * `acknowledge`: answers that wait for the disk.
 //! * `naming`: records by hand. `plan`, `status`: pure views of the whole.
@@ -15,6 +15,7 @@
 mod acknowledge;
 mod attaching;
 pub mod attachment;
+mod claims;
 mod council;
 pub mod desired;
 pub mod event;
@@ -28,9 +29,11 @@ pub mod request;
 mod rows;
 mod standing;
 mod status;
+mod wishes;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -120,6 +123,11 @@ pub struct Node {
     /// How many changes of the council's promises were handed to the disk.
     promises_written: u64,
     slots: BTreeMap<Holder, Slot>,
+    /// The holders whose record the kernel must know of, and perhaps more: a busy host has many
+    /// that are addresses only.
+    in_kernel: BTreeSet<Holder>,
+    /// Claimed addresses that a container uses, and which.
+    lent: BTreeMap<IpAddr, Holder>,
     /// The holders whose slot is in `Waiting`.
     waiting: BTreeSet<Holder>,
     /// The holders whose slot waits for a batch.
@@ -169,6 +177,8 @@ impl Node {
             recall_reason: None,
             promises_written: 0,
             slots: BTreeMap::new(),
+            in_kernel: BTreeSet::new(),
+            lent: BTreeMap::new(),
             waiting: BTreeSet::new(),
             storing: BTreeMap::new(),
             queued: Vec::new(),

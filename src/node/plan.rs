@@ -10,7 +10,7 @@ use mesh_router::{PeerId, member};
 
 use super::{
     Node,
-    attachment::Stage,
+    attachment::{Record, Slot, Stage},
     desired::{Bridge, Desired, Nexthop, RouteTarget, Tunnel, Wiring, bridge_mac, vtep_mac},
     event::Output,
 };
@@ -145,8 +145,7 @@ impl Node {
     }
 
     fn ports(&self) -> BTreeMap<String, Wiring> {
-        self.slots
-            .values()
+        self.slots_in_kernel()
             .filter(|slot| matches!(slot.stage, Stage::Standing | Stage::Making { .. }))
             .filter_map(|slot| slot.record.wiring.clone())
             .map(|wiring| (wiring.host_name.clone(), wiring))
@@ -154,8 +153,19 @@ impl Node {
     }
 
     fn unmasqueraded(&self) -> Vec<IpAddr> {
-        let plain = self.slots.values().filter(|slot| !slot.record.masquerade);
+        let plain = self.slots_in_kernel().filter(|slot| !slot.record.masquerade);
         plain.flat_map(|slot| slot.record.addresses.iter().copied()).collect()
+    }
+
+    fn slots_in_kernel(&self) -> impl Iterator<Item = &Slot> {
+        self.in_kernel.iter().filter_map(|holder| self.slots.get(holder))
+    }
+
+    /// A record was made or has changed.
+    pub(super) fn note_in_kernel(&mut self, record: &Record) {
+        if record.wiring.is_some() || !record.masquerade {
+            self.in_kernel.insert(record.holder.clone());
+        }
     }
 }
 

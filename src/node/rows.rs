@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Node,
-    attachment::{Record, Slot},
+    attachment::Record,
     event::{Credentials, Row, Table},
     journal::Journal,
 };
@@ -56,8 +56,7 @@ impl Node {
                 if mutation::on(Mutation::RestartForgets) && row.key.len().is_multiple_of(2) => {}
             Table::Attachments => {
                 let record: Record = value(&row)?;
-                self.ipam.restore(&record.holder, &record.addresses);
-                self.slots.insert(record.holder.clone(), Slot::restored(record));
+                self.restore_record(record);
             }
         }
         Ok(())
@@ -126,6 +125,7 @@ impl Node {
     }
 
     pub(super) fn write_record(&mut self, record: &Record) {
+        self.note_in_kernel(record);
         self.journal.put(Table::Attachments, encode(&record.holder), encode(record));
     }
 

@@ -9,7 +9,7 @@ use super::{
     attachment::{Record, Stage},
     desired::bridge_mac,
     event::{BatchId, Output, RequestId},
-    request::{Code, Refusal, Reply},
+    request::{Code, Refusal, Reply, Request},
 };
 use crate::api::types;
 
@@ -21,7 +21,11 @@ impl Node {
             .range(first..)
             .map(|(holder, _)| holder.clone())
             .take_while(|holder| holder.container == container)
-            .filter(|holder| interface.is_none_or(|interface| holder.interface == interface))
+            // All that a container has are its links: what is claimed for it stays claimed.
+            .filter(|holder| match interface {
+                Some(interface) => holder.interface == interface,
+                None => !holder.interface.is_empty(),
+            })
             .filter(|holder| *holder != gateway_holder())
             .collect();
         // The one that is durable last answers.
@@ -33,6 +37,9 @@ impl Node {
         match holders.split_last() {
             None => self.reply(id, Ok(Reply::Done)),
             Some((last, others)) => {
+                if let Some(refusal) = self.crowded(last) {
+                    return self.reply(id, Err(refusal));
+                }
                 for holder in others {
                     self.remove(holder, None);
                 }
@@ -69,7 +76,7 @@ impl Node {
         self.delete_record(&record);
         self.zone.remove_holder(&zone_holder(holder));
         if mutation::on(Mutation::ReleaseEarly) {
-            self.ipam.release(holder);
+            self.let_go(&record);
         }
         if let Some(wiring) = wiring {
             let holder = holder.clone();
@@ -218,22 +225,15 @@ impl Node {
     /// The kernel and the disk are done: only now are the addresses free.
     fn forget_slot(&mut self, holder: &Holder) {
         let Some(slot) = self.slots.remove(holder) else { return };
-        self.ipam.release(holder);
-        let mut next = slot.next.into_iter();
-        if let Some((id, request, until)) = next.next() {
-            let claim = request.interface.is_empty();
-            match claim {
-                true => self.claim(
-                    id,
-                    request.addresses.first().copied(),
-                    request.container.clone(),
-                    until,
-                ),
-                false => self.attach(id, request, until),
-            }
-        }
-        for (id, request, until) in next {
-            self.attach(id, request, until);
+        self.let_go(&slot.record);
+        for (id, attach, until) in slot.next {
+            let request = if attach.interface.is_empty() {
+                let address = attach.addresses.first().copied();
+                Request::Claim { address, holder: attach.container }
+            } else {
+                Request::Attach(attach)
+            };
+            self.enqueue(id, Box::new(request), until);
         }
     }
 

@@ -137,7 +137,8 @@ impl Node {
             ranges: self.ipam.ranges().iter().map(Block::network).collect(),
             blocks: self.ipam.owned_blocks().len(),
             owned: self.ipam.owned_by(self.config.me),
-            allocated: held.map(|slot| slot.record.addresses.len()).sum(),
+            allocated: held.map(|slot| slot.record.addresses.len()).sum::<usize>()
+                - self.lent.len(),
             ring_entries: self.ipam.entries(),
             conflicts: self.conflicts(),
             epoch: self.ipam.epoch().number,

@@ -23,6 +23,8 @@ struct Host {
     asked: u64,
 }
 
+mod addresses;
+
 fn config() -> NodeConfig {
     NodeConfig {
         me: PeerId::new([1; 16]),

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "real programs run in real time")]
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod addresses;
 mod demo;
 mod fixture;
 mod lab;

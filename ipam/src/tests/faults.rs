@@ -80,12 +80,12 @@ impl World {
         } else {
             Wanted::Any(range())
         };
-        let _ = self.hosts[host].allocate(&name, wanted);
+        let _ = self.hosts[host].allocate(&name, wanted, Time::ZERO);
     }
 
     fn release(&mut self, host: usize) {
         // A release is on disk before the address can go anywhere.
-        self.hosts[host].release(&holder(self.rng.random_range(0..25)));
+        self.hosts[host].release(&holder(self.rng.random_range(0..25)), &[], Time::ZERO);
         self.persist(host);
     }
 
@@ -204,7 +204,7 @@ impl World {
             self.now = self.now + Duration::from_millis(250);
             self.check();
             let held: usize = self.hosts.iter().map(Ipam::held_len).sum();
-            let late = self.hosts[3].allocate(&holder("late"), Wanted::Any(range()));
+            let late = self.hosts[3].allocate(&holder("late"), Wanted::Any(range()), Time::ZERO);
             if late.is_ok() || held == 62 {
                 break;
             }

@@ -3,7 +3,7 @@
 //! Four hosts and 16 addresses; a model knows who holds each address's token. Random grants,
 //! allocations, and deliveries of partial deltas that are late, lost, doubled and reordered.
 
-use mesh_router::{Mutation, mutation, store::Cursor};
+use mesh_router::{Mutation, Time, mutation, store::Cursor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -104,12 +104,12 @@ impl World {
         } else {
             Wanted::Exact(Family::V4.address(number))
         };
-        let _ = self.hosts[host].allocate(&name, wanted);
+        let _ = self.hosts[host].allocate(&name, wanted, Time::ZERO);
     }
 
     fn release(&mut self, host: usize) {
         let name = holder(self.rng.random_range(0..6));
-        self.hosts[host].release(&name);
+        self.hosts[host].release(&name, &[], Time::ZERO);
     }
 
     /// Puts a part of what `to` lacks, as it says or once said, into flight.

@@ -82,8 +82,14 @@ impl Net {
         panic!("the hosts do not come to rest");
     }
 
+    /// One host's time passes and nobody hears it.
+    fn settle_alone(&mut self, host: usize) {
+        self.persist(host);
+        self.messages(host);
+    }
+
     fn any(&mut self, host: usize, name: usize, range: &str) -> Result<(), AllocateError> {
-        self.hosts[host].allocate(&holder(name), Wanted::Any(block(range))).map(|_| ())
+        self.hosts[host].allocate(&holder(name), Wanted::Any(block(range)), self.now).map(|_| ())
     }
 
     /// Every address has one owner, the same in all copies.
@@ -228,7 +234,7 @@ fn the_last_addresses_wander_to_where_they_are_needed_until_none_is_left() {
     }
     assert_eq!(given, 30, "all but the first and the last");
     assert_eq!(net.any(2, 999, "10.9.0.0/27"), Err(AllocateError::Exhausted(block("10.9.0.0/27"))));
-    net.hosts[2].release(&holder(0));
+    net.hosts[2].release(&holder(0), &[], net.now);
     net.any(2, 999, "10.9.0.0/27").unwrap();
 }
 
@@ -239,7 +245,8 @@ fn an_exact_address_comes_from_its_owner_or_is_refused_with_its_holder() {
     let (free, taken) = (address("10.9.0.77"), address("10.9.0.1"));
     net.any(0, 1, "10.9.0.0/24").unwrap();
     for wanted in [free, taken] {
-        let error = net.hosts[1].allocate(&holder("x"), Wanted::Exact(wanted)).unwrap_err();
+        let error =
+            net.hosts[1].allocate(&holder("x"), Wanted::Exact(wanted), net.now).unwrap_err();
         assert_eq!(
             error,
             AllocateError::Elsewhere { address: wanted, owner: peer(1), refused: None }
@@ -247,15 +254,15 @@ fn an_exact_address_comes_from_its_owner_or_is_refused_with_its_holder() {
         assert!(net.hosts[1].want_exact(wanted));
     }
     net.settle();
-    assert_eq!(net.hosts[1].allocate(&holder("x"), Wanted::Exact(free)), Ok(free));
-    let refused = net.hosts[1].allocate(&holder("x"), Wanted::Exact(taken)).unwrap_err();
+    assert_eq!(net.hosts[1].allocate(&holder("x"), Wanted::Exact(free), net.now), Ok(free));
+    let refused = net.hosts[1].allocate(&holder("x"), Wanted::Exact(taken), net.now).unwrap_err();
     assert!(refused.to_string().contains("held there by 1/eth0"), "{refused}");
     net.check();
     // Asked anew after the release, it is given.
-    net.hosts[0].release(&holder(1));
+    net.hosts[0].release(&holder(1), &[], net.now);
     assert!(net.hosts[1].want_exact(taken));
     net.settle();
-    assert_eq!(net.hosts[1].allocate(&holder("y"), Wanted::Exact(taken)), Ok(taken));
+    assert_eq!(net.hosts[1].allocate(&holder("y"), Wanted::Exact(taken), net.now), Ok(taken));
     // Refusals and claims are forgotten in the end: nothing stays to be done.
     net.now = net.now + Duration::from_secs(60);
     net.settle();
@@ -272,7 +279,21 @@ fn an_address_that_was_claimed_is_set_aside_for_the_claim() {
     net.settle();
     assert_eq!(net.hosts[1].owner(wanted), Owner::Peer(peer(2)));
     while net.any(1, net.hosts[1].held_len(), "10.9.0.0/27").is_ok() {}
-    assert_eq!(net.hosts[1].allocate(&holder("vip"), Wanted::Exact(wanted)), Ok(wanted));
+    assert_eq!(net.hosts[1].allocate(&holder("vip"), Wanted::Exact(wanted), net.now), Ok(wanted));
+}
+
+#[test]
+fn an_address_that_nobody_claims_any_more_is_like_any_other() {
+    let mut net = Net::new(2, &["10.9.0.0/27"]);
+    net.settle();
+    let wanted = address("10.9.0.9");
+    assert!(net.hosts[1].want_exact(wanted));
+    net.settle();
+    while net.any(1, net.hosts[1].held_len(), "10.9.0.0/27").is_ok() {}
+    assert_eq!(net.hosts[1].holder_of(wanted), None);
+    net.hosts[1].forget_wish(wanted);
+    net.any(1, 1000, "10.9.0.0/27").unwrap();
+    assert_eq!(net.hosts[1].holder_of(wanted), Some(&holder(1000)));
 }
 
 #[test]
@@ -281,7 +302,7 @@ fn who_leaves_gives_all_it_owns_and_only_when_nothing_is_held() {
     net.settle();
     net.any(1, 1, "10.9.0.0/24").unwrap();
     assert!(matches!(net.hosts[1].give_all(peer(3)), Err(GiveError::Held { count: 1, .. })));
-    net.hosts[1].release(&holder(1));
+    net.hosts[1].release(&holder(1), &[], net.now);
     assert_eq!(net.hosts[1].give_all(peer(2)), Err(GiveError::Oneself));
     let given = net.hosts[1].give_all(peer(3)).unwrap();
     assert_eq!(given.len(), 2);
@@ -319,4 +340,83 @@ fn chunks_are_scaled_to_their_range() {
     let v6 = lengths(&["fd00::/32", "fd00::/48", "fd00::/56", "fd00::/64", "fd00::/120"]);
     assert_eq!(v6, [48, 64, 64, 72, 124]);
     assert_eq!(low_water(&block("10.9.0.0/29")), 1);
+}
+
+#[test]
+fn space_in_a_part_of_a_range_is_asked_of_its_owner_and_shared() {
+    let mut net = Net::new(3, &["10.0.0.0/16"]);
+    net.settle();
+    let part = "10.0.1.0/24";
+    for name in 0..40 {
+        for host in [1, 2] {
+            net.settle();
+            if net.any(host, name, part).is_err() {
+                net.settle();
+                net.any(host, name, part).unwrap();
+            }
+        }
+    }
+    for host in &net.hosts[1..] {
+        assert!(host.held().filter(|(held, _)| block(part).contains(*held)).count() == 40);
+    }
+    net.check();
+    // Only the part moved: the owner keeps what lies around it.
+    assert_eq!(net.hosts[0].owner(address("10.0.0.9")), Owner::Peer(peer(1)));
+    assert_eq!(net.hosts[0].owner(address("10.0.2.9")), Owner::Peer(peer(1)));
+    // What nobody wants any more is not asked for any more.
+    net.now = net.now + Duration::from_secs(300);
+    net.settle();
+    net.now = net.now + Duration::from_secs(300);
+    net.settle();
+    for host in &net.hosts {
+        let parts = host.waiting_for().into_iter().filter(
+            |waiting| matches!(waiting.wanted, Wanted::Any(wanted) if wanted == block(part)),
+        );
+        assert_eq!(parts.count(), 0, "{:?}", host.waiting_for());
+    }
+}
+
+#[test]
+fn peers_are_asked_before_an_address_that_rests_is_used_again() {
+    let mut net = Net::new(2, &["10.0.0.0/24"]);
+    net.settle();
+    let range = block("10.0.0.0/24");
+    let mine = u64::try_from(net.hosts[1].free_in(&range)).unwrap();
+    let until = net.now + Duration::from_secs(60);
+    for name in 0..usize::try_from(mine).unwrap() {
+        net.any(1, name, "10.0.0.0/24").unwrap();
+        net.hosts[1].release(&holder(name), &[], until);
+    }
+    let rested: BTreeSet<_> =
+        (0..256u32).map(|n| format!("10.0.0.{n}")).map(|a| address(&a)).collect();
+    let resting = |net: &Net| {
+        rested
+            .iter()
+            .filter(|a| net.hosts[1].former(&holders(mine), &Block::single(**a)).is_some())
+            .count()
+    };
+    let before = resting(&net);
+    assert!(before > 0);
+    net.settle();
+    net.any(1, 1000, "10.0.0.0/24").unwrap();
+    assert_eq!(resting(&net), before, "there was space elsewhere");
+    // Alone, it takes what it has.
+    net.hosts[1].set_reachable(BTreeSet::new());
+    let mut taken = 0;
+    for name in 2000..2256 {
+        if net.any(1, name, "10.0.0.0/24").is_err() {
+            net.now = net.now + Duration::from_secs(2);
+            net.settle_alone(1);
+            if net.any(1, name, "10.0.0.0/24").is_err() {
+                break;
+            }
+        }
+        taken += 1;
+    }
+    assert!(taken > 0);
+    assert_eq!(resting(&net), 0, "being out of addresses is worse");
+}
+
+fn holders(count: u64) -> Vec<crate::Holder> {
+    (0..count).map(holder).collect()
 }

@@ -307,6 +307,8 @@ async fn whatever_is_wrong_has_the_one_shape_and_says_what() {
         ("POST", "/v1/join", r#"{"targets":["a"],"token":"x"}"#, 400, "join token"),
         ("POST", "/v1/connect", r#"{"target":"a:b"}"#, 400, "is not a target"),
         ("POST", "/v1/dns/add", r#"{"name":"a"}"#, 400, "no address"),
+        ("POST", "/v1/peers/remove", r#"{"peers":[]}"#, 400, "0 peers"),
+        ("POST", "/v1/ipam/ranges", r#"{"range":"x"}"#, 400, "invalid address"),
     ] {
         let (got, body) = served.raw(method, path, body).await;
         assert_eq!(got, status, "{method} {path}: {body}");
