@@ -518,8 +518,9 @@ impl Node {
     /// been removed, or its disk may be an old one. With a disk that is surely the last run's it
     /// may write meanwhile.
     pub(super) fn begin_comparing(&mut self, now: Time) {
-        let sure = self.config.trusted_disk || self.config.serve_alone;
-        if sure {
+        let trusted = self.config.trusted_disk && !self.doubtful;
+        self.write_doubt(!trusted && !self.config.serve_alone);
+        if trusted || self.config.serve_alone {
             self.router.settle(now);
         } else {
             self.router.tell_though_unsettled();
@@ -535,7 +536,7 @@ impl Node {
         let Some(since) = self.comparing else { return };
         let knows_nobody = self.standing_members().len() <= 1;
         // A disk that is surely as the last run left it is only asked about for a moment.
-        let patience = match (knows_nobody, self.config.trusted_disk) {
+        let patience = match (knows_nobody, !self.doubtful) {
             (true, true) => Some(Duration::ZERO),
             (true, false) => Some(COMPARE_UNKNOWN),
             (false, true) => Some(COMPARE_TRUSTED),
@@ -545,7 +546,7 @@ impl Node {
         let over = if self.router.is_synced() {
             let others = self.standing_members().len().saturating_sub(1);
             let heard = self.router.greeted() >= others || waited >= COMPARE_OTHERS;
-            self.config.trusted_disk || heard
+            !self.doubtful || heard
         } else {
             patience.is_some_and(|patience| waited >= patience)
         };
@@ -555,6 +556,7 @@ impl Node {
             self.end_recall();
         } else if over && !self.recalling {
             self.comparing = None;
+            self.write_doubt(false);
         }
     }
 

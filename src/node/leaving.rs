@@ -255,6 +255,7 @@ impl Node {
         self.founding = None;
         self.desk = super::council::Desk::default();
         self.comparing = None;
+        self.doubtful = false;
         self.recall_reason = None;
         self.promises_written = 0;
         self.describe_due = true;

@@ -96,6 +96,7 @@ impl Node {
                 );
             }
             self.recalling = false;
+            self.write_doubt(false);
             self.router.members_mut().end_recall(wrote);
             self.ipam.store_mut().end_recall(wrote);
             self.zone.store_mut().end_recall(wrote);

@@ -118,6 +118,8 @@ pub struct Node {
     desk: council::Desk,
     /// Since when it waits for a peer to tell what has happened while it was down.
     comparing: Option<Time>,
+    /// Its disk may be an old one, and nobody has been asked yet.
+    doubtful: bool,
     /// Why it is told again what it once wrote, if that was not a lost disk.
     recall_reason: Option<String>,
     /// How many changes of the council's promises were handed to the disk.
@@ -174,6 +176,7 @@ impl Node {
             founding: None,
             desk: council::Desk::default(),
             comparing: None,
+            doubtful: false,
             recall_reason: None,
             promises_written: 0,
             slots: BTreeMap::new(),

@@ -6,6 +6,7 @@
 //!               "remembers"                 (); there once all own writes are known
 //!               "left"                      mesh that was left, own counter in its ring
 //!               "council"                   what was promised about the next decree
+//!               "doubtful"                  (); there until a peer has been asked about an old disk
 //!               "founding"                  how many hosts found the mesh, and its ranges
 //!  targets      socket address              ()
 //!  members/…    the register's key          dot, value
@@ -36,6 +37,7 @@ const REMEMBERS: &[u8] = b"remembers";
 const LEFT: &[u8] = b"left";
 const COUNCIL: &[u8] = b"council";
 const FOUNDING: &[u8] = b"founding";
+const DOUBTFUL: &[u8] = b"doubtful";
 
 impl Node {
     pub(super) fn restore_row(&mut self, row: Row) -> Result<(), String> {
@@ -44,6 +46,7 @@ impl Node {
             Table::Mesh if row.key == REMEMBERS => self.remembers = true,
             Table::Mesh if row.key == LEFT => self.left = Some(value(&row)?),
             Table::Mesh if row.key == COUNCIL => self.ipam.restore_promises(value(&row)?),
+            Table::Mesh if row.key == DOUBTFUL => self.doubtful = true,
             Table::Mesh if row.key == FOUNDING => self.founding = Some(value(&row)?),
             // Written by a later version: not ours to judge.
             Table::Mesh => {}
@@ -97,6 +100,19 @@ impl Node {
         }
     }
 
+    /// Whether the disk may be an old one outlasts a restart in the middle of asking.
+    pub(super) fn write_doubt(&mut self, doubtful: bool) {
+        if self.doubtful == doubtful {
+            return;
+        }
+        self.doubtful = doubtful;
+        if doubtful {
+            self.journal.put(Table::Mesh, DOUBTFUL.to_vec(), Vec::new());
+        } else {
+            self.journal.delete(Table::Mesh, DOUBTFUL.to_vec());
+        }
+    }
+
     /// Writes what the council promised, if that has changed.
     pub(super) fn write_promises(&mut self) {
         let (changes, promises) = self.ipam.promises();
@@ -136,7 +152,7 @@ impl Node {
     /// Deletes all that makes this host a member.
     pub(super) fn delete_everything(&mut self) {
         self.journal.delete(Table::Mesh, CREDENTIALS.to_vec());
-        for row in [REMEMBERS, COUNCIL, FOUNDING] {
+        for row in [REMEMBERS, COUNCIL, FOUNDING, DOUBTFUL] {
             self.journal.delete(Table::Mesh, row.to_vec());
         }
         let targets: Vec<SocketAddr> = self.router.targets().map(|(address, _)| address).collect();

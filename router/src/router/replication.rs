@@ -131,6 +131,11 @@ impl Router {
         replicas: &mut Replicas<'_>,
         now: Time,
     ) -> Result<(), String> {
+        // Who is being told the ring is told it by one: pieces from several, each of a state of its
+        // own, may together hide what only the whole of one says.
+        if kind == Kind::Ring && !self.settled && self.pulling.is_none_or(|(from, _)| from != link) {
+            return Ok(());
+        }
         let replica: &mut dyn Replica = match kind {
             Kind::Members => &mut self.members,
             Kind::Ring => &mut *replicas.ring,

@@ -1,5 +1,6 @@
 //! Nodes that are connected and quiet hold equal states.
 
+use mesh_ipam::Family;
 use mesh_router::{Register, Store, codec};
 
 use crate::host::Host;
@@ -24,11 +25,11 @@ pub(crate) fn differences(hosts: &[Host]) -> Option<String> {
     unready.filter(|_| free(hosts)).map(|host| format!("h{} is not ready", host.index))
 }
 
-/// Whether anybody has an IPv4 address to give.
+/// Whether anybody has an IPv4 address to give to whoever names no range.
 pub(crate) fn free(hosts: &[Host]) -> bool {
     hosts.iter().filter(|host| host.is_member()).any(|host| {
-        let ranges = host.node.ipam().ranges().iter().filter(|range| range.first().is_ipv4());
-        ranges.map(|range| host.node.ipam().free_in(range)).sum::<u128>() > 0
+        let range = host.node.ipam().default_range(Family::V4);
+        range.is_some_and(|range| host.node.ipam().free_in(&range) > 0)
     })
 }
 
