@@ -127,15 +127,18 @@ impl Router {
     }
 
     /// Sends to every link what its other end lacks, as far as the link can take it. Costs one look
-    /// at each link and origin: for when a replica changed, or [`Router::pump_due`].
-    pub fn pump(&mut self, replicas: &Replicas<'_>) {
-        self.pump_due = false;
+    /// at each link and origin of the kinds that changed: for when a replica changed, or
+    /// [`Router::pump_due`].
+    pub fn pump(&mut self, replicas: &Replicas<'_>, changed: [bool; Kind::COUNT]) {
+        // Who is sent what depends on who is linked to whom: that is membership.
+        let all = std::mem::take(&mut self.pump_due) || changed[Kind::Members as usize];
+        let due = if all { [true; Kind::COUNT] } else { changed };
         let links: Vec<LinkId> = self.neighbours.keys().copied().collect();
         for link in links {
             while let Some(frame) = self
                 .neighbours
                 .get_mut(&link)
-                .and_then(|n| n.next_frame(&self.members, replicas, self.settled))
+                .and_then(|n| n.next_frame(&self.members, replicas, (self.settled, due)))
             {
                 self.send(link, false, &frame);
             }
