@@ -125,13 +125,13 @@ impl Neighbour {
         if self.greeted { self.cursors[kind as usize].have.get(&me) } else { 0 }
     }
 
-    /// The next frame of replication for it, most urgent kind first; `None` when it has all that it
-    /// should get over this link, or the link is full.
+    /// The next frame of replication for it, of the kinds that are due, most urgent first; `None`
+    /// when it has all of them that it should get over this link, or the link is full.
     pub(crate) fn next_frame(
         &mut self,
         members: &Members,
         replicas: &Replicas<'_>,
-        settled: bool,
+        (settled, due): (bool, [bool; Kind::COUNT]),
     ) -> Option<Frame> {
         if !self.greeted || self.in_flight >= WINDOW_BYTES {
             return None;
@@ -143,7 +143,7 @@ impl Neighbour {
         let wanted = |origin: PeerId| {
             origin == me || serving || (origin != peer && !topology::linked(members, origin, peer))
         };
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.into_iter().filter(|kind| serving || due[*kind as usize]) {
             let replica: &dyn Replica = match kind {
                 Kind::Members => members,
                 Kind::Ring => &*replicas.ring,

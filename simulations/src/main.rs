@@ -58,6 +58,11 @@ fn parse_hosts(text: &str) -> Result<RangeInclusive<usize>, String> {
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let mut scenario = Scenario::load(&arguments.scenario)?;
+    anyhow::ensure!(
+        cfg!(feature = "mutations") || !scenario.cut_deltas,
+        "{} cuts deltas: build with `--features mutations` for that",
+        scenario.name
+    );
     scenario.mutation = arguments.mutation.as_deref().map(mutation).transpose()?;
     println!("seed {}, commit {}, command: {}", arguments.seed, commit(), command());
     if arguments.trace {
@@ -96,13 +101,16 @@ fn main() -> anyhow::Result<ExitCode> {
     for (seed, hosts, failure) in &failed {
         eprintln!("seed {seed} FAILED: {failure}");
         eprintln!(
-            "  again: cargo run --release -p mesh-simulations -- --scenario {} --seed {seed} \
-             --hosts {hosts} --trace",
+            "  again: cargo run --release -p mesh-simulations{FEATURES} -- --scenario {} \
+             --seed {seed} --hosts {hosts} --trace",
             arguments.scenario
         );
     }
     Ok(code(failed.len()))
 }
+
+/// What a build like this one was asked for.
+const FEATURES: &str = if cfg!(feature = "mutations") { " --features mutations" } else { "" };
 
 /// The machine's time, for the rate alone.
 #[expect(clippy::disallowed_methods, reason = "how many runs a second this machine makes")]
@@ -134,7 +142,7 @@ fn write_results(out: &Path, name: &str, results: &[(String, f64)]) -> anyhow::R
 /// The command that was typed.
 fn command() -> String {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    format!("cargo run --release -p mesh-simulations -- {}", arguments.join(" "))
+    format!("cargo run --release -p mesh-simulations{FEATURES} -- {}", arguments.join(" "))
 }
 
 /// The commit of the working directory, if git knows it.

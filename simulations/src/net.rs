@@ -3,8 +3,9 @@
 //! A connection is a reliable stream in order, beside which urgent frames travel each on its own:
 //! they overtake the stream and each other, and come twice where the scenario says so. A real link
 //! never doubles a frame; but what is urgent are messages that others pass on and that are asked
-//! again, and a node must bear both in any order. What is lost is sent again, so loss is delay; what
-//! is on its way when a connection dies is gone. A cut drops everything in one direction, silently.
+//! again, and a node must bear both in any order. What is lost is sent again, so loss is delay;
+//! what is on its way when a connection dies is gone. A cut drops everything in one direction,
+//! silently.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 

@@ -42,8 +42,8 @@ pub struct Counts {
     pub ring_live: u64,
     /// The least number of blocks that say who owns what at the end.
     pub fragments: u64,
-    /// The most rows that a host's ring, membership and vectors ever had, and the bytes of its disk,
-    /// as seen when a machine was replaced and at the end.
+    /// The most rows that a host's ring, membership and vectors ever had, and the bytes of its
+    /// disk, as seen when a machine was replaced and at the end.
     pub ring_peak: usize,
     /// See `ring_peak`.
     pub members_peak: usize,

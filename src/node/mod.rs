@@ -324,8 +324,9 @@ impl Node {
             self.zone.store().revision(),
         ];
         if self.router.pump_due() || revisions != self.pumped {
+            let changed = [0, 1, 2].map(|kind: usize| revisions[kind] != self.pumped[kind]);
             self.pumped = revisions;
-            self.router.pump(&replicas(&mut self.ipam, &mut self.zone));
+            self.router.pump(&replicas(&mut self.ipam, &mut self.zone), changed);
         }
     }
 

@@ -133,7 +133,8 @@ impl Router {
     ) -> Result<(), String> {
         // Who is being told the ring is told it by one: pieces from several, each of a state of its
         // own, may together hide what only the whole of one says.
-        if kind == Kind::Ring && !self.settled && self.pulling.is_none_or(|(from, _)| from != link) {
+        if kind == Kind::Ring && !self.settled && self.pulling.is_none_or(|(from, _)| from != link)
+        {
             return Ok(());
         }
         let replica: &mut dyn Replica = match kind {
@@ -160,16 +161,19 @@ impl Router {
     }
 
     /// Sends to every link what its other end lacks, as far as the link can take it. Costs one look
-    /// at each link and origin: for when a replica changed, or [`Router::pump_due`].
-    pub fn pump(&mut self, replicas: &Replicas<'_>) {
-        self.pump_due = false;
+    /// at each link and origin of the kinds that changed: for when a replica changed, or
+    /// [`Router::pump_due`].
+    pub fn pump(&mut self, replicas: &Replicas<'_>, changed: [bool; Kind::COUNT]) {
+        // Who is sent what depends on who is linked to whom: that is membership.
+        let all = std::mem::take(&mut self.pump_due) || changed[Kind::Members as usize];
+        let due = if all { [true; Kind::COUNT] } else { changed };
         let tells = self.settled || self.tells;
         let links: Vec<LinkId> = self.neighbours.keys().copied().collect();
         for link in links {
             while let Some(frame) = self
                 .neighbours
                 .get_mut(&link)
-                .and_then(|n| n.next_frame(&self.members, replicas, tells))
+                .and_then(|n| n.next_frame(&self.members, replicas, (tells, due)))
             {
                 self.send(link, false, &frame);
             }
