@@ -1,5 +1,7 @@
 //! What is allocated on a host lies in what it owns.
 
+use mesh_ipam::Owner;
+
 use super::Violation;
 use crate::host::Host;
 
@@ -9,7 +11,9 @@ pub(crate) fn owned(host: &Host) -> Result<(), Violation> {
     if host.dispossessed || host.node.is_unsure() {
         return Ok(());
     }
-    match host.node.ipam().conflicts().first() {
+    // That somebody else holds it, too, is for the checker of addresses.
+    let foreign = |conflict: &mesh_ipam::Conflict| conflict.owner != Owner::Peer(host.id);
+    match host.node.ipam().conflicts().into_iter().find(foreign) {
         None => Ok(()),
         Some(conflict) => {
             let text = format!("h{}: {conflict:?}", host.index);
