@@ -143,20 +143,29 @@ impl View {
 
     /// Adds what is counted in a region, or takes it away again.
     fn count(&mut self, me: PeerId, region: &Block, add: bool) {
-        for (first, last, tag) in self.segments.inside(region) {
-            let Some(range) = tag.range.map(|index| self.ranges[index as usize]) else { continue };
+        let Self { segments, ranges, space, unknown, mine, .. } = self;
+        // Neighbours lie in the same range: its sums are looked up once.
+        let mut sums: Option<(u32, &mut BTreeMap<PeerId, u128>)> = None;
+        for (first, last, tag) in segments.inside(region) {
+            let Some(index) = tag.range else { continue };
+            let range = ranges[index as usize];
             let size = last - first + 1;
             match tag.owner {
                 Owner::Peer(peer) => {
-                    change(self.space.entry(range).or_default(), peer, size, add);
-                    let mine = (peer == me).then(|| self.mine.entry(range).or_default());
+                    let owners = match sums.take() {
+                        Some((same, owners)) if same == index => owners,
+                        _ => space.entry(range).or_default(),
+                    };
+                    change(owners, peer, size, add);
+                    sums = Some((index, owners));
+                    let mine = (peer == me).then(|| mine.entry(range).or_default());
                     match mine {
                         Some(mine) if add => mine.insert(first, last),
                         Some(mine) => mine.remove(first, last),
                         None => {}
                     }
                 }
-                Owner::Unknown { .. } => change(&mut self.unknown, range, size, add),
+                Owner::Unknown { .. } => change(unknown, range, size, add),
                 Owner::Outside => {}
             }
         }
@@ -212,6 +221,8 @@ struct Sweep<'a> {
     mutation: Mutation,
     region: &'a Block,
     levels: Vec<Level>,
+    /// How many of the levels lie around the region.
+    outer: usize,
     /// From this number on, up to the next mark, addresses are so.
     marks: Vec<(u128, Tag)>,
     routes: Vec<(Block, PeerId)>,
@@ -226,6 +237,7 @@ impl<'a> Sweep<'a> {
             mutation,
             region,
             levels: Vec::new(),
+            outer: 0,
             marks: Vec::new(),
             routes: Vec::new(),
             redundant: Vec::new(),
@@ -233,6 +245,7 @@ impl<'a> Sweep<'a> {
         for length in 0..region.length() {
             sweep.around(Block::at(region.family(), region.first_number(), length));
         }
+        sweep.outer = sweep.levels.len();
         sweep.mark(region.first_number());
         sweep.inside();
         sweep
@@ -336,12 +349,12 @@ impl<'a> Sweep<'a> {
 
     /// Leaves the blocks inside the region that do not cover `next`.
     fn leave_all_but(&mut self, next: Option<&Block>) {
-        let region = self.region;
-        while let Some(level) = self.levels.pop_if(|level| {
-            region.covers(&level.block) && next.is_none_or(|next| !level.block.covers(next))
-        }) {
+        while self.levels.len() > self.outer
+            && let Some(level) =
+                self.levels.pop_if(|level| next.is_none_or(|next| !level.block.covers(next)))
+        {
             let last = level.block.last_number();
-            if last < region.last_number() {
+            if last < self.region.last_number() {
                 self.mark(last + 1);
             }
         }
@@ -351,8 +364,8 @@ impl<'a> Sweep<'a> {
     fn mark(&mut self, first: u128) {
         // Who owns what is in no range does not matter.
         let inner = self.levels.last().filter(|level| level.range.is_some());
-        let tag = inner
-            .map_or(Tag::OUTSIDE, |level| Tag { owner: level.owner, range: level.range });
+        let tag =
+            inner.map_or(Tag::OUTSIDE, |level| Tag { owner: level.owner, range: level.range });
         self.marks.pop_if(|(number, _)| *number == first);
         self.marks.push((first, tag));
     }

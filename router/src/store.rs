@@ -373,9 +373,7 @@ impl<R: Register> Store<R> {
     }
 
     fn insert_if_newer(&mut self, key: R::Key, entry: Entry<R::Value>) {
-        let rank =
-            |entry: &Entry<R::Value>| (R::epoch(&entry.value), entry.dot.counter, entry.dot.actor);
-        if self.entries.get(&key).is_none_or(|old| rank(old) < rank(&entry)) {
+        if self.entries.get(&key).is_none_or(|old| rank::<R>(old) < rank::<R>(&entry)) {
             self.insert(key, entry);
         } else {
             self.cover(entry.dot.actor, entry.dot.counter);
@@ -441,6 +439,11 @@ impl<R: Register> Store<R> {
             }
         }
     }
+}
+
+/// The order of two entries of one key.
+fn rank<R: Register>(entry: &Entry<R::Value>) -> (u64, u64, PeerId) {
+    (R::epoch(&entry.value), entry.dot.counter, entry.dot.actor)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Deltas: how entries get from one store into another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry as Slot};
 
 use serde::{Deserialize, Serialize};
 
-use super::{COUNTER_MAX, Dot, Entry, Register, Store, VersionVector};
+use super::{COUNTER_MAX, Change, Dot, Entry, Register, Store, VersionVector, rank};
 use crate::{
     PeerId,
     codec::{self, FRAME_BYTES_MAX},
@@ -234,14 +234,47 @@ impl<R: Register> Store<R> {
             self.drop_absent(&run);
             self.raise_floor(run.origin, run.upto);
         }
-        for (counter, key, value) in run.entries {
-            if counter > have {
-                let dot = Dot::new(run.origin, counter);
+        let (origin, upto) = (run.origin, run.upto);
+        let news = run.entries.into_iter().filter(|entry| entry.0 > have);
+        if origin == self.me {
+            for (counter, key, value) in news {
+                let dot = Dot::new(origin, counter);
                 self.insert_if_newer(key, Entry { dot, value });
             }
+        } else {
+            self.insert_run(origin, news);
         }
-        self.cover(run.origin, run.upto);
+        self.cover(origin, upto);
         true
+    }
+
+    /// Inserts what is newer of another's entries.
+    fn insert_run(&mut self, origin: PeerId, news: impl Iterator<Item = (u64, R::Key, R::Value)>) {
+        let mut keys = self.by_dot.remove(&origin).unwrap_or_default();
+        let mut old_dots = Vec::new();
+        for (counter, key, value) in news {
+            let entry = Entry { dot: Dot::new(origin, counter), value };
+            let key = match self.entries.entry(key) {
+                Slot::Vacant(slot) => {
+                    let key = slot.key().clone();
+                    slot.insert(entry);
+                    key
+                }
+                Slot::Occupied(slot) if rank::<R>(slot.get()) >= rank::<R>(&entry) => continue,
+                Slot::Occupied(mut slot) => {
+                    old_dots.push(slot.insert(entry).dot);
+                    slot.key().clone()
+                }
+            };
+            keys.insert(counter, key.clone());
+            self.changes.push(Change { key, origin });
+        }
+        if !keys.is_empty() {
+            self.by_dot.insert(origin, keys);
+        }
+        for dot in old_dots {
+            self.forget_dot(dot.actor, dot.counter);
+        }
     }
 
     /// Drops the origin's entries that a whole run no longer has.
