@@ -6,7 +6,7 @@
 
 use mesh_router::{
     PeerId, Register,
-    store::{COUNTER_MAX, Entry},
+    store::{Base, COUNTER_MAX, Entry},
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,9 @@ pub enum RingKey {
     Range(Block),
     /// Who owns a block.
     Block(Block),
+    /// Below which everything is known. Written by the owner of the first address of the first
+    /// range.
+    Base,
 }
 
 /// What the ring says about a key.
@@ -53,6 +56,8 @@ pub enum RingValue {
         /// Fence, as in `Owned`.
         epoch: u64,
     },
+    /// See [`Base`].
+    Base(Base),
 }
 
 /// The order of two entries of one key. Two different entries never have the same version.
@@ -102,15 +107,41 @@ impl Register for RingRegister {
                 }
                 Ok(())
             }
+            (RingKey::Base, RingValue::Base(base)) => {
+                if base.upto > COUNTER_MAX || base.decrees > COUNTER_MAX {
+                    return Err("the base is beyond every clock".to_owned());
+                }
+                Ok(())
+            }
             _ => Err(format!("{key:?} cannot hold {value:?}")),
         }
     }
 
     fn epoch(value: &RingValue) -> u64 {
         match value {
-            RingValue::Range => 0,
+            RingValue::Range | RingValue::Base(_) => 0,
             RingValue::Owned { epoch, .. } | RingValue::Retired { epoch, .. } => *epoch,
         }
+    }
+
+    fn base_key() -> Option<RingKey> {
+        Some(RingKey::Base)
+    }
+
+    fn base(value: &RingValue) -> Option<Base> {
+        if let RingValue::Base(base) = value { Some(*base) } else { None }
+    }
+
+    /// A retired entry whose block around it is known, and with an epoch that is known there, too,
+    /// so that nobody writes with a lesser one when the entry is gone.
+    fn is_waste(value: &RingValue, base: &Base) -> bool {
+        let RingValue::Retired { at_least, epoch, .. } = value else { return false };
+        at_least.counter <= base.of(at_least.writer) && *epoch <= at_least.epoch
+    }
+
+    fn leans_on(value: &RingValue) -> Option<RingKey> {
+        let RingValue::Retired { within, .. } = value else { return None };
+        Some(RingKey::Block(*within))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tests of the whole: several hosts, and messages between them.
 
+mod churn;
 mod faults;
 mod laws;
 mod model;

@@ -28,7 +28,7 @@ use mesh_router::{PeerId, store};
 
 use crate::{
     block::Block,
-    intervals::Intervals,
+    intervals::{Intervals, blocks},
     ring::{Ring, RingKey, RingValue, Version},
     segments::{Segments, Tag},
 };
@@ -134,6 +134,16 @@ impl View {
         let next = self.ranges.partition_point(|range| *range <= block);
         let range = self.ranges[next.checked_sub(1)?];
         range.contains(address).then_some(range)
+    }
+
+    /// The least number of aligned blocks that say who owns what.
+    pub(crate) fn fragments(&self) -> usize {
+        let pieces = self.ranges.iter().flat_map(|range| {
+            let family = range.family();
+            let pieces = self.segments.inside(range);
+            pieces.flat_map(move |(first, last, _)| blocks(family, first, last))
+        });
+        pieces.count()
     }
 
     /// How many addresses of a range a peer owns.

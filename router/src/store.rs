@@ -26,8 +26,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::PeerId;
 
+mod base;
 mod delta;
 
+pub use base::Base;
 pub use delta::{Cursor, Delta, ENTRIES_PER_ORIGIN_MAX, ORIGINS_MAX, Run, RunError};
 
 /// A write: who made it, and its number on that peer's Lamport clock.
@@ -62,6 +64,26 @@ pub trait Register {
     /// The fence of a value: a greater one beats every counter.
     fn epoch(_value: &Self::Value) -> u64 {
         0
+    }
+
+    /// Where the base is filed, in a register that has one: see [`Base`].
+    fn base_key() -> Option<Self::Key> {
+        None
+    }
+
+    /// The base that a value is.
+    fn base(_value: &Self::Value) -> Option<Base> {
+        None
+    }
+
+    /// Whether a value, itself below the base, says nothing to whoever knows all below the base.
+    fn is_waste(_value: &Self::Value, _base: &Base) -> bool {
+        false
+    }
+
+    /// The key that must stay while this value stays.
+    fn leans_on(_value: &Self::Value) -> Option<Self::Key> {
+        None
     }
 }
 
@@ -99,6 +121,8 @@ pub struct Store<R: Register> {
     durable: u64,
     /// Per origin the counter up to which tombstones were collected.
     floors: BTreeMap<PeerId, u64>,
+    /// Below which everything is known here, with the write that says so.
+    base: Option<(Base, Dot)>,
     changes: Vec<Change<R::Key>>,
     /// How many changes were drained, or made by restoring.
     drained: u64,
@@ -124,6 +148,7 @@ impl<R: Register> Store<R> {
             clock: 0,
             durable: 0,
             floors: BTreeMap::new(),
+            base: None,
             changes: Vec::new(),
             drained: 0,
             touched: BTreeSet::new(),
@@ -181,7 +206,9 @@ impl<R: Register> Store<R> {
         let mut vector = self.vector.clone();
         if self.durable < vector.get(&self.me) {
             vector.dots.insert(self.me, self.durable);
-            vector.dots.retain(|_, counter| *counter > 0);
+        }
+        if self.durable == 0 || self.is_forgotten(self.me, self.durable) {
+            vector.dots.remove(&self.me);
         }
         vector
     }
@@ -202,11 +229,20 @@ impl<R: Register> Store<R> {
         }
         if !self.superseded.is_empty() {
             let (me, durable, entries) = (self.me, self.durable, &self.entries);
-            self.superseded.retain(|_, (key, _)| {
+            let mut origins = BTreeSet::new();
+            self.superseded.retain(|(origin, _), (key, _)| {
                 let now = entries.get(key).map(|entry| &entry.dot);
-                now.is_some_and(|dot| dot.actor == me && dot.counter > durable)
+                let stays = now.is_some_and(|dot| dot.actor == me && dot.counter > durable);
+                if !stays {
+                    origins.insert(*origin);
+                }
+                stays
             });
+            for origin in origins {
+                self.forget_idle(origin);
+            }
         }
+        self.settle_base();
     }
 
     /// Changes whenever [`Store::announced`] or a delta may have.
@@ -288,6 +324,7 @@ impl<R: Register> Store<R> {
         // What others told us may be told on; the jump only once it is on disk.
         self.durable = self.durable.max(self.vector.get(&self.me));
         self.revision += 1;
+        self.settle_base();
         if wrote {
             self.cover(self.me, self.clock + RECALL_JUMP);
             if R::SINGLE_WRITER {
@@ -383,11 +420,11 @@ impl<R: Register> Store<R> {
     fn insert(&mut self, key: R::Key, entry: Entry<R::Value>) {
         let dot = entry.dot;
         if let Some(old) = self.entries.insert(key.clone(), entry) {
-            self.forget_dot(old.dot.actor, old.dot.counter);
             if dot.actor == self.me && dot.counter > self.durable {
                 let old_dot = (old.dot.actor, old.dot.counter);
                 self.superseded.insert(old_dot, (key.clone(), old.value));
             }
+            self.forget_dot(old.dot.actor, old.dot.counter);
         }
         self.by_dot.entry(dot.actor).or_default().insert(dot.counter, key.clone());
         self.cover(dot.actor, dot.counter);
@@ -406,12 +443,13 @@ impl<R: Register> Store<R> {
         let key = keys.remove(&counter);
         if keys.is_empty() {
             self.by_dot.remove(&origin);
+            self.forget_idle(origin);
         }
         key
     }
 
     fn cover(&mut self, origin: PeerId, counter: u64) {
-        if counter > self.vector.get(&origin) {
+        if counter > self.seen(origin) {
             self.vector.dots.insert(origin, counter);
             self.clock = self.clock.max(counter);
             self.revision += 1;

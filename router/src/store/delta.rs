@@ -96,9 +96,27 @@ impl<R: Register> Store<R> {
     pub fn delta(&self, since: &Cursor, wanted: impl Fn(PeerId) -> bool, budget: usize) -> Delta {
         if R::SINGLE_WRITER {
             self.delta_cut(since, wanted, budget)
+        } else if self.is_below_base(&since.have) {
+            self.whole()
         } else {
             self.delta_cut(since, |_| true, budget.max(FRAME_BYTES_MAX / 2))
         }
+    }
+
+    /// The whole state, for a receiver that may have what it is to drop.
+    fn whole(&self) -> Delta {
+        let vector = self.announced();
+        let runs: Vec<_> = vector
+            .dots
+            .iter()
+            .map(|(&origin, &upto)| {
+                let told = self.told(origin, 0, upto);
+                let entries = told.map(|(n, key, value)| (n, key.clone(), value.clone())).collect();
+                Run { origin, after: 0, upto, whole: true, entries }
+            })
+            .collect();
+        let entries = runs.iter().map(|run| run.entries.len()).sum();
+        Delta { bytes: codec::encode(&runs), cursor: Cursor::at(vector), more: false, entries }
     }
 
     /// As [`Store::delta`], but cut and filtered whatever the keys are: what a receiver of a very
@@ -114,7 +132,8 @@ impl<R: Register> Store<R> {
         let mut size = 0;
         for (&origin, &seen) in &self.vector.dots {
             let seen = if origin == self.me { self.durable } else { seen };
-            if seen <= since.have.get(&origin) || !wanted(origin) {
+            let forgotten = origin == self.me && self.is_forgotten(origin, seen);
+            if seen <= since.have.get(&origin) || !wanted(origin) || forgotten {
                 continue;
             }
             if size >= budget && !runs.is_empty() {
@@ -164,7 +183,7 @@ impl<R: Register> Store<R> {
 
     /// An origin's entries in `(after, upto]` as others are told, in the order of counters: as they
     /// are on disk, so with what own writes have superseded that are not.
-    fn told(
+    pub(super) fn told(
         &self,
         origin: PeerId,
         after: u64,
@@ -172,12 +191,12 @@ impl<R: Register> Store<R> {
     ) -> impl Iterator<Item = (u64, &R::Key, &R::Value)> {
         let keys = self.by_dot.get(&origin).into_iter();
         let mut live = keys
-            .flat_map(move |keys| keys.range(after + 1..=upto))
+            .flat_map(move |keys| keys.range(after + 1..upto + 1))
             .map(|(counter, key)| (*counter, key, &self.entries[key].value))
             .peekable();
         let mut superseded = self
             .superseded
-            .range((origin, after + 1)..=(origin, upto))
+            .range((origin, after + 1)..(origin, upto + 1))
             .map(|((_, counter), (key, value))| (*counter, key, value))
             .peekable();
         std::iter::from_fn(move || match (live.peek(), superseded.peek()) {
@@ -200,14 +219,19 @@ impl<R: Register> Store<R> {
         for run in &runs {
             check_run::<R>(run)?;
         }
-        let out = |run: &Run<_, _>| run.after > self.vector.get(&run.origin) || self.is_full(run);
+        let out = |run: &Run<_, _>| run.after > self.seen(run.origin) || self.is_full(run);
         if !R::SINGLE_WRITER && runs.iter().any(out) {
             return Ok(false);
         }
         let mut all = true;
-        for run in runs {
-            all &= !self.is_full(&run) && self.apply_run(run);
+        if !R::SINGLE_WRITER && runs.iter().any(|run| run.whole) {
+            all = self.join(runs);
+        } else {
+            for run in runs {
+                all &= !self.is_full(&run) && self.apply_run(run);
+            }
         }
+        self.settle_base();
         self.check_invariants();
         Ok(all)
     }
@@ -221,7 +245,7 @@ impl<R: Register> Store<R> {
     }
 
     fn apply_run(&mut self, run: Run<R::Key, R::Value>) -> bool {
-        let have = self.vector.get(&run.origin);
+        let have = self.seen(run.origin);
         // Nobody else can know a write of ours that we do not know: an old image was restored, or
         // the peer lies. Either way our own store is the truth here.
         if run.origin == self.me && !self.recalling {
@@ -230,7 +254,7 @@ impl<R: Register> Store<R> {
         if have < run.after {
             return false;
         }
-        if run.whole && R::SINGLE_WRITER {
+        if run.whole {
             self.drop_absent(&run);
             self.raise_floor(run.origin, run.upto);
         }
