@@ -124,7 +124,8 @@ fn grants(blocks: u32) {
     for delta in ring_deltas(blocks, 500) {
         donor.absorb(&delta).expect("a delta of our own making");
     }
-    let request = |id| SpaceRequest { id, range, address: None, seen: u64::MAX, own: 0, urgent: true };
+    let request =
+        |id| SpaceRequest { id, range, address: None, seen: u64::MAX, own: 0, urgent: true };
     let mut id = 0;
     figure(&format!("ring_grant_at_{blocks}_ns"), 16, || {
         for _ in 0..16 {

@@ -280,7 +280,7 @@ impl Ipam {
             id: ask.id,
             range,
             address,
-            seen: self.ring.vector().get(&donor),
+            seen: self.ring.seen(donor),
             own: self.ring.own_counter(),
             urgent: ask.urgent,
         };

@@ -115,9 +115,9 @@ impl Neighbour {
         }
     }
 
-    /// How far it has our own entries of a kind.
-    pub(crate) fn has_of_ours(&self, kind: Kind, me: PeerId) -> u64 {
-        if self.greeted { self.cursors[kind as usize].have.get(&me) } else { 0 }
+    /// How far it has an origin's entries of a kind, if it said anything yet.
+    pub(crate) fn has_of(&self, kind: Kind, origin: PeerId) -> Option<u64> {
+        self.greeted.then(|| self.cursors[kind as usize].have.get(&origin))
     }
 
     /// The next frame of replication for it, most urgent kind first; `None` when it has all that it

@@ -28,9 +28,11 @@ use crate::PeerId;
 
 mod base;
 mod delta;
+mod gone;
 
 pub use base::Base;
 pub use delta::{Cursor, Delta, ENTRIES_PER_ORIGIN_MAX, ORIGINS_MAX, Run, RunError};
+pub use gone::GONE_MAX;
 
 /// A write: who made it, and its number on that peer's Lamport clock.
 pub type Dot = crdts::Dot<PeerId>;
@@ -121,6 +123,8 @@ pub struct Store<R: Register> {
     durable: u64,
     /// Per origin the counter up to which tombstones were collected.
     floors: BTreeMap<PeerId, u64>,
+    /// Origins that were dropped.
+    gone: gone::Gone,
     /// Below which everything is known here, with the write that says so.
     base: Option<(Base, Dot)>,
     changes: Vec<Change<R::Key>>,
@@ -148,6 +152,7 @@ impl<R: Register> Store<R> {
             clock: 0,
             durable: 0,
             floors: BTreeMap::new(),
+            gone: gone::Gone::default(),
             base: None,
             changes: Vec::new(),
             drained: 0,

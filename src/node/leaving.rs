@@ -216,6 +216,7 @@ impl Node {
         self.waiting.clear();
         self.storing.clear();
         self.away.clear();
+        self.keeping = super::peers::Keeping::default();
         self.programmed = false;
         self.program_at = None;
         self.outputs.push_back(Output::Zone(mesh_dns::ZoneChange::Clear));

@@ -104,7 +104,7 @@ impl Node {
     fn knows_its_leave(&self) -> bool {
         let Some((left, counter)) = self.left else { return true };
         let me = self.config.me;
-        Some(left) != self.mesh_id() || self.ipam.store().vector().get(&me) >= counter
+        Some(left) != self.mesh_id() || self.ipam.store().seen(me) >= counter
     }
 
     fn mesh_id(&self) -> Option<MeshId> {

@@ -251,6 +251,9 @@ impl<R: Register> Store<R> {
         if run.origin == self.me && !self.recalling {
             return true;
         }
+        if self.gone.covers(run.origin, run.upto) {
+            return true;
+        }
         if have < run.after {
             return false;
         }
