@@ -10,7 +10,7 @@ use crate::{
     PeerId, Time,
     frame::{Digest, Frame},
     link::LinkUp,
-    member::Members,
+    member::{self, Members},
     replica::{Kind, Replica},
     store::{Cursor, VersionVector},
     topology,
@@ -134,9 +134,12 @@ impl Neighbour {
         let (me, peer) = (members.me(), self.up.peer);
         let serving = self.serving;
         // Our own entries go to everybody. Those of others go to who asked, and to who has no link
-        // to their origin and so cannot have them from there. (The ring goes whole: see the store.)
+        // to their origin and so cannot have them from there, or whose origin is not there any more.
+        // (The ring goes whole: see the store.)
         let wanted = |origin: PeerId| {
-            origin == me || serving || (origin != peer && !topology::linked(members, origin, peer))
+            let there = || member::info(members, origin).is_some_and(|info| !info.left);
+            let told = || there() && topology::linked(members, origin, peer);
+            origin == me || serving || (origin != peer && !told())
         };
         for kind in Kind::ALL {
             let replica: &dyn Replica = match kind {

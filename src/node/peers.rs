@@ -185,11 +185,12 @@ impl Node {
         self.zone.collect(seen.unwrap_or(0));
     }
 
-    /// Drops what peers said who have left, once everybody knows that they have; and names that
-    /// came late, of hosts of which nothing else is known any more.
+    /// Drops what peers said who have left, once everybody knows that they have; and what came
+    /// late, of hosts that nobody describes any more.
     fn forget_left(&mut self) {
         let members = self.router.members();
-        let nameless = self.zone.store().vector().dots.keys().copied();
+        let vectors = [members.vector(), self.zone.store().vector()];
+        let nameless = vectors.into_iter().flat_map(|vector| vector.dots.keys()).copied();
         let nameless = nameless.filter(|peer| member::info(members, *peer).is_none());
         let left = member::left(members).chain(nameless);
         let left: Vec<PeerId> = left

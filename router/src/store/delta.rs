@@ -16,6 +16,8 @@ pub const ORIGINS_MAX: usize = 1 << 13;
 /// Entries that a store takes of one origin; above what any register's own bounds let it write.
 pub const ENTRIES_PER_ORIGIN_MAX: usize = 1 << 18;
 
+/// The longest whole state that is sent as one. Chosen: with room for the frame around it.
+const WHOLE_BYTES_MAX: usize = FRAME_BYTES_MAX - 1024;
 /// What a run costs beside its entries: origin, interval and flag.
 const RUN_HEAD_BYTES: usize = 24;
 
@@ -96,10 +98,13 @@ impl<R: Register> Store<R> {
     pub fn delta(&self, since: &Cursor, wanted: impl Fn(PeerId) -> bool, budget: usize) -> Delta {
         if R::SINGLE_WRITER {
             self.delta_cut(since, wanted, budget)
-        } else if self.is_below_base(&since.have) {
-            self.whole()
         } else {
-            self.delta_cut(since, |_| true, budget.max(FRAME_BYTES_MAX / 2))
+            let whole = self.is_below_base(&since.have).then(|| self.whole());
+            // What does not fit goes in parts: a receiver that lagged may keep what it should drop,
+            // but never about what it owns, for that it wrote or was granted itself.
+            whole
+                .filter(|delta| delta.bytes.len() <= WHOLE_BYTES_MAX)
+                .unwrap_or_else(|| self.delta_cut(since, |_| true, budget.max(FRAME_BYTES_MAX / 2)))
         }
     }
 
@@ -145,6 +150,10 @@ impl<R: Register> Store<R> {
             delta.entries += run.entries.len();
             delta.more |= run.upto < seen;
             runs.push(run);
+        }
+        for (origin, upto) in self.gone.behind(&since.have).filter(|(gone, _)| wanted(*gone)) {
+            runs.push(Run { origin, after: 0, upto, whole: true, entries: Vec::new() });
+            delta.cursor.have.dots.insert(origin, upto);
         }
         if !runs.is_empty() {
             delta.bytes = codec::encode(&runs);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Register, Store};
+use super::{Register, Store, VersionVector};
 use crate::PeerId;
 
 /// Dropped origins that are remembered, so that nobody who lags brings them back. Chosen: as many
@@ -41,6 +41,17 @@ impl Gone {
             }
             None => false,
         }
+    }
+}
+
+impl Gone {
+    /// What of it somebody has, but not the end: it must be told that there is nothing any more.
+    pub(super) fn behind(&self, have: &VersionVector) -> impl Iterator<Item = (PeerId, u64)> {
+        let known = |origin: &PeerId| have.get(origin) > 0;
+        self.counters
+            .iter()
+            .filter(move |(origin, counter)| known(origin) && have.get(origin) < **counter)
+            .map(|(origin, counter)| (*origin, *counter))
     }
 }
 
