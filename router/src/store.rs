@@ -338,9 +338,11 @@ impl<R: Register> Store<R> {
         }
     }
 
-    /// Who told us may have lagged: others may hold later writes of ours, which we cannot replace
-    /// one by one. So all of them are told our whole state, and everything in it is new.
-    fn write_anew(&mut self) {
+    /// Tells everybody the whole own state, everything in it new: for who was told by somebody who
+    /// may have lagged, so that others may hold later own writes, which cannot be replaced one by
+    /// one; and for who may have been dropped by others ([`Store::drop_origin`]). Only where keys
+    /// have one writer.
+    pub fn write_anew(&mut self) {
         self.raise_floor(self.me, self.vector.get(&self.me));
         let own: Vec<R::Key> = self.keys_of(self.me).cloned().collect();
         for key in own {

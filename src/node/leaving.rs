@@ -94,6 +94,9 @@ impl Node {
             };
             self.leaving = None;
             self.ipam.stay();
+            // Others may have dropped what this host had said.
+            self.router.members_mut().write_anew();
+            self.zone.store_mut().write_anew();
             self.describe_due = true;
             self.replan();
             let hint = "nothing is lost: this host is still a member; try again";

@@ -24,6 +24,10 @@ const UNREACHABLE_AFTER: Duration = Duration::from_secs(60);
 /// How often what is replicated is looked at, at most. Chosen: a pass over the most records takes 10 ms.
 const COLLECT_EVERY: Duration = Duration::from_secs(1);
 
+/// How long what is known of a peer that left is kept. Chosen: longer than anybody waits for a leave,
+/// which may be given up; and people can see that it has left.
+const LEFT_KEPT: Duration = Duration::from_secs(120);
+
 /// A message between nodes, sent through the router.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum PeerMessage {
@@ -52,6 +56,8 @@ pub(super) struct Keeping {
     at: Time,
     /// The ring's change mark when it was last found tidy.
     tidy: u64,
+    /// Peers that have left, since when that is known.
+    left: BTreeMap<PeerId, Time>,
     /// What owners promised about their writes to the ring.
     promises: BTreeMap<PeerId, Promise>,
 }
@@ -192,13 +198,15 @@ impl Node {
         let vectors = [members.vector(), self.zone.store().vector()];
         let nameless = vectors.into_iter().flat_map(|vector| vector.dots.keys()).copied();
         let nameless = nameless.filter(|peer| member::info(members, *peer).is_none());
-        let left = member::left(members).chain(nameless);
-        let left: Vec<PeerId> = left
-            .filter(|peer| *peer != self.config.me)
-            .filter(|peer| self.router.known_by_all(*peer, &self.zone))
-            .collect();
+        let mut left: BTreeSet<PeerId> = member::left(members).chain(nameless).collect();
+        left.remove(&self.config.me);
+        self.keeping.left.retain(|peer, _| left.contains(peer));
         for peer in left {
-            self.forget_peer(peer);
+            let since = *self.keeping.left.entry(peer).or_insert(self.now);
+            let gone = self.router.link_to(peer).is_none() && self.now.since(since) >= LEFT_KEPT;
+            if gone && self.router.known_by_all(peer, &self.zone) {
+                self.forget_peer(peer);
+            }
         }
     }
 
