@@ -233,6 +233,19 @@ impl Zone {
         count
     }
 
+    /// Drops all names of a host that will not come back; returns what that means for the resolver.
+    pub fn drop_origin(&mut self, origin: PeerId) -> Vec<ZoneChange> {
+        let keys: Vec<RecordKey> = self.store.keys_of(origin).cloned().collect();
+        self.store.drop_origin(origin);
+        let shown = keys.into_iter().filter(|key| !key.holder.is_empty());
+        let unset = shown.map(|RecordKey { origin, holder, name }| ZoneChange::Unset {
+            origin,
+            name,
+            holder,
+        });
+        unset.chain(self.show(origin)).collect()
+    }
+
     /// Drops an origin's tombstones up to a counter.
     fn forget(&mut self, origin: PeerId, mark: u64) -> usize {
         let old: Vec<RecordKey> = self

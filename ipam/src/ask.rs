@@ -315,7 +315,7 @@ impl Ipam {
             id: ask.id,
             range,
             address,
-            seen: self.ring.vector().get(&donor),
+            seen: self.ring.seen(donor),
             own: self.ring.own_counter(),
             urgent: ask.urgent,
             held_by: address.and_then(|address| self.held.holder(address)).map(words),

@@ -4,6 +4,7 @@
 //! family, first address and length, so a block comes just before all that lies inside it.
 
 use std::{
+    cmp::Ordering,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
@@ -85,12 +86,26 @@ pub enum BlockError {
 }
 
 /// A canonical CIDR prefix.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Wire", into = "Wire")]
 pub struct Block {
     family: Family,
-    first: u128,
+    /// The first address as a number. Not aligned, because the ring holds very many blocks.
+    first: [u8; 16],
     length: u8,
+}
+
+impl Ord for Block {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let order = |block: &Self| (block.family, block.first_number(), block.length);
+        order(self).cmp(&order(other))
+    }
+}
+
+impl PartialOrd for Block {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// How a block is written: an IPv4 block of a private range takes 7 bytes.
@@ -117,13 +132,13 @@ impl Block {
     pub(crate) fn at(family: Family, number: u128, length: u8) -> Self {
         let host_bits = u32::from(family.bits() - length);
         let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
-        Self { family, first: number & mask, length }
+        Self { family, first: (number & mask).to_be_bytes(), length }
     }
 
     /// The block of one address.
     pub fn single(address: IpAddr) -> Self {
         let (family, first) = number(address);
-        Self { family, first, length: family.bits() }
+        Self { family, first: first.to_be_bytes(), length: family.bits() }
     }
 
     /// All addresses of both families.
@@ -152,7 +167,7 @@ impl Block {
 
     /// The first address.
     pub fn first(&self) -> IpAddr {
-        self.family.address(self.first)
+        self.family.address(self.first_number())
     }
 
     /// The last address.
@@ -162,12 +177,13 @@ impl Block {
 
     /// The first address as a number.
     pub(crate) const fn first_number(&self) -> u128 {
-        self.first
+        u128::from_be_bytes(self.first)
     }
 
     /// The last address as a number.
     pub(crate) fn last_number(&self) -> u128 {
-        self.first | (1_u128.checked_shl(self.host_bits()).map_or(u128::MAX, |size| size - 1))
+        self.first_number()
+            | (1_u128.checked_shl(self.host_bits()).map_or(u128::MAX, |size| size - 1))
     }
 
     /// Whether the address lies inside.
@@ -179,7 +195,7 @@ impl Block {
     pub fn covers(&self, other: &Self) -> bool {
         self.family == other.family
             && self.length <= other.length
-            && Self::at(self.family, other.first, self.length) == *self
+            && Self::at(self.family, other.first_number(), self.length) == *self
     }
 
     /// Whether the two have an address in common.
@@ -189,9 +205,11 @@ impl Block {
 
     /// The two blocks that this one consists of; none when it is a single address.
     pub fn halves(&self) -> Option<(Self, Self)> {
-        let half = Self { length: self.length + 1, ..*self };
-        (self.length < self.family.bits())
-            .then(|| (half, Self { first: self.first | (1 << half.host_bits()), ..half }))
+        (self.length < self.family.bits()).then(|| {
+            let half = Self { length: self.length + 1, ..*self };
+            let second = self.first_number() | (1 << half.host_bits());
+            (half, Self { first: second.to_be_bytes(), ..half })
+        })
     }
 
     /// The same as the type that others use.

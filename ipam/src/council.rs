@@ -129,7 +129,7 @@ impl Ipam {
     }
 
     /// The decree that took a peer's blocks from it, and the counter of its writes that was taken
-    /// into account.
+    /// into account; `None` if it is back.
     pub fn removal_of(&self, peer: PeerId) -> Option<(u64, u64)> {
         match self.ring.get(&RingKey::Removed(peer)).map(|entry| entry.value) {
             Some(RingValue::Removed { cut, epoch }) => Some((epoch, cut)),
@@ -139,7 +139,23 @@ impl Ipam {
 
     /// Whether a peer was removed and has not been heard of since.
     pub fn is_removed(&self, peer: PeerId) -> bool {
-        self.removal_of(peer).is_some_and(|(_, cut)| self.ring.vector().get(&peer) <= cut)
+        self.removal_of(peer).is_some()
+    }
+
+    /// By which decree a peer was removed last, whether it is back or not; zero for never.
+    pub(crate) fn removed_at(&self, peer: PeerId) -> u64 {
+        match self.ring.get(&RingKey::Removed(peer)).map(|entry| entry.value) {
+            Some(RingValue::Removed { epoch, .. } | RingValue::Returned { epoch }) => epoch,
+            _ => 0,
+        }
+    }
+
+    /// This host was removed, has been told the ring anew, and is back.
+    pub fn come_back(&mut self) {
+        let me = self.me();
+        if let Some((epoch, _)) = self.removal_of(me) {
+            self.ring.write(RingKey::Removed(me), RingValue::Returned { epoch });
+        }
     }
 
     /// What was promised, for the disk, with the number of its changes so far.

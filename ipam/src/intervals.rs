@@ -138,19 +138,17 @@ impl Intervals {
 
     /// The fewest aligned blocks that make up the set, rising.
     pub(crate) fn blocks(&self, family: Family) -> Vec<Block> {
-        let mut blocks = Vec::new();
-        for (mut first, last) in self.iter() {
-            loop {
-                let block = largest_at(family, first, last);
-                blocks.push(block);
-                if block.last_number() >= last {
-                    break;
-                }
-                first = block.last_number() + 1;
-            }
-        }
-        blocks
+        self.iter().flat_map(|(first, last)| blocks(family, first, last)).collect()
     }
+}
+
+/// The fewest aligned blocks that make up `first..=last`, rising.
+pub(crate) fn blocks(family: Family, first: u128, last: u128) -> impl Iterator<Item = Block> {
+    let next = move |block: &Block| {
+        let end = block.last_number();
+        (end < last).then(|| largest_at(family, end + 1, last))
+    };
+    std::iter::successors(Some(largest_at(family, first, last)), next)
 }
 
 /// The largest block that begins at `first` and does not go beyond `last`.

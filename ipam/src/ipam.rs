@@ -195,7 +195,9 @@ impl Ipam {
     /// Derives what follows from the ring, as far as it has changed; everything, after rows were
     /// restored.
     pub fn refresh(&mut self) {
-        let redundant = self.derive();
+        self.ring.settle_base();
+        let mut redundant = self.derive();
+        redundant.retain(|found| self.keeps(&found.block) && self.keeps(&found.within));
         if !redundant.is_empty() && !self.ring.is_recalling() {
             for redundant in redundant {
                 self.retire(redundant.block, redundant.within);
@@ -431,6 +433,7 @@ impl Ipam {
     pub(crate) fn write_grant(&mut self, block: Block, owner: PeerId) {
         debug_assert!(
             self.is_spare(&block)
+                || owner == self.me()
                 || mutation::on(Mutation::GrantFragments)
                 || mutation::on(Mutation::GrantHeld),
             "{block} is not solid"
@@ -488,11 +491,28 @@ impl Ipam {
         around.map(|entry| Version::of(entry).epoch).max().unwrap_or(0)
     }
 
-    /// Takes back an own entry that says what the one around it says.
-    fn retire(&mut self, block: Block, within: Block) {
-        let around = self.ring.get(&RingKey::Block(within));
-        let at_least = Version::of(around.expect("the block around is in the ring"));
+    /// Whether a block's entry is this host's to write: it owns the block's first address. So the
+    /// writes to each key are in the order in which that address was passed on, and nobody relies
+    /// on an entry that another may write.
+    pub(crate) fn keeps(&self, block: &Block) -> bool {
+        self.owner(block.first()) == Owner::Peer(self.me())
+    }
+
+    /// Takes back an entry that says what the one around it says, or nothing that is seen.
+    pub(crate) fn retire(&mut self, block: Block, within: Block) {
         let epoch = self.epoch_around(&block);
+        let around = self.ring.get(&RingKey::Block(within));
+        let around = around.expect("the block around is in the ring").clone();
+        let mut at_least = Version::of(&around);
+        if let RingValue::Owned { owner, epoch: lesser } = around.value
+            && lesser < epoch
+            && self.keeps(&within)
+        {
+            // The fence of what goes must be known around it.
+            let value = RingValue::Owned { owner, epoch };
+            let dot = self.ring.write(RingKey::Block(within), value);
+            at_least = Version { epoch, counter: dot.counter, writer: dot.actor };
+        }
         self.ring.write(RingKey::Block(block), RingValue::Retired { within, at_least, epoch });
     }
 
@@ -539,7 +559,7 @@ fn changed_blocks(ring: &Ring, since: u64) -> Option<Vec<Block>> {
         match change.key {
             RingKey::Range(_) => return None,
             RingKey::Block(block) => blocks.push(block),
-            RingKey::Epoch | RingKey::Elector(_) | RingKey::Removed(_) => {}
+            _ => {}
         }
     }
     // A block comes before all that lies inside it.

@@ -30,6 +30,7 @@ mod resting;
 pub mod ring;
 mod segments;
 pub mod space;
+pub mod tidy;
 pub mod view;
 
 #[cfg(test)]
@@ -41,5 +42,6 @@ pub use held::Holder;
 pub use ipam::{Conflict, FoundError, GiveError, Ipam};
 pub use ring::{Epoch, Ring, RingKey, RingRegister, RingValue, Version};
 pub use space::{SpaceMessage, SpaceRefusal, SpaceRequest, Waiting};
+pub use tidy::Promise;
 pub use view::Owner;
 mod replica;

@@ -6,7 +6,7 @@
 
 use mesh_router::{
     PeerId, Register,
-    store::{COUNTER_MAX, Entry},
+    store::{Base, COUNTER_MAX, Entry},
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,9 @@ pub enum RingKey {
     Elector(PeerId),
     /// That a peer's blocks were taken from it.
     Removed(PeerId),
+    /// Below which everything is known. Written by the owner of the first address of the first
+    /// range.
+    Base,
 }
 
 /// What the ring says about a key.
@@ -73,6 +76,13 @@ pub enum RingValue {
         /// Of its own writes these were taken into account, and no later ones will be.
         cut: u64,
         /// By which decree.
+        epoch: u64,
+    },
+    /// See [`Base`].
+    Base(Base),
+    /// A peer that was removed is back: it knows that it lost its blocks. It says so itself.
+    Returned {
+        /// Of the decree that removed it.
         epoch: u64,
     },
 }
@@ -122,7 +132,7 @@ impl Register for RingRegister {
 
     const SINGLE_WRITER: bool = false;
 
-    fn validate(_: PeerId, key: &RingKey, value: &RingValue) -> Result<(), String> {
+    fn validate(origin: PeerId, key: &RingKey, value: &RingValue) -> Result<(), String> {
         match (key, value) {
             (RingKey::Range(block), RingValue::Range) => check_range(block),
             (RingKey::Block(_), RingValue::Owned { epoch, .. }) => check_epoch(*epoch),
@@ -140,19 +150,58 @@ impl Register for RingRegister {
             (RingKey::Epoch, RingValue::Epoch(epoch)) => check_epoch(epoch.number),
             (RingKey::Elector(_), RingValue::Elector { epoch, .. })
             | (RingKey::Removed(_), RingValue::Removed { epoch, .. }) => check_epoch(*epoch),
+            (RingKey::Removed(peer), RingValue::Returned { epoch }) => {
+                if *peer != origin {
+                    return Err("only a removed host itself says that it is back".to_owned());
+                }
+                check_epoch(*epoch)
+            }
+            (RingKey::Base, RingValue::Base(base)) => {
+                if base.upto > COUNTER_MAX || base.decrees > COUNTER_MAX {
+                    return Err("the base is beyond every clock".to_owned());
+                }
+                Ok(())
+            }
             _ => Err(format!("{key:?} cannot hold {value:?}")),
         }
     }
 
     fn epoch(value: &RingValue) -> u64 {
         match value {
-            RingValue::Range => 0,
+            RingValue::Range | RingValue::Base(_) => 0,
             RingValue::Epoch(epoch) => epoch.number,
             RingValue::Owned { epoch, .. }
             | RingValue::Retired { epoch, .. }
             | RingValue::Elector { epoch, .. }
-            | RingValue::Removed { epoch, .. } => *epoch,
+            | RingValue::Removed { epoch, .. }
+            | RingValue::Returned { epoch } => *epoch,
         }
+    }
+
+    fn base_key() -> Option<RingKey> {
+        Some(RingKey::Base)
+    }
+
+    fn base(value: &RingValue) -> Option<Base> {
+        if let RingValue::Base(base) = value { Some(*base) } else { None }
+    }
+
+    /// A seat that was given up, a return, or a retired entry whose block around it is known, and with an epoch that is known there, too,
+    /// so that nobody writes with a lesser one when the entry is gone.
+    fn is_waste(value: &RingValue, base: &Base) -> bool {
+        match value {
+            RingValue::Retired { at_least, epoch, .. } => {
+                at_least.counter <= base.of(at_least.writer) && *epoch <= at_least.epoch
+            }
+            RingValue::Elector { seated, .. } => !seated,
+            RingValue::Returned { .. } => true,
+            _ => false,
+        }
+    }
+
+    fn leans_on(value: &RingValue) -> Option<RingKey> {
+        let RingValue::Retired { within, .. } = value else { return None };
+        Some(RingKey::Block(*within))
     }
 }
 

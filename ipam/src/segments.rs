@@ -54,12 +54,13 @@ impl Segments {
     }
 
     /// First and last number and tag of each part of a region, rising.
-    pub(crate) fn inside(&self, region: &Block) -> Vec<(u128, u128, Tag)> {
+    pub(crate) fn inside(&self, region: &Block) -> impl Iterator<Item = (u128, u128, Tag)> {
         let (first, last) = (region.first_number(), region.last_number());
-        match region.family() {
-            Family::V4 => self.v4.inside(v4(first), v4(last)),
-            Family::V6 => self.v6.inside(first, last),
-        }
+        let (v4, v6) = match region.family() {
+            Family::V4 => (Some(self.v4.inside(v4(first), v4(last))), None),
+            Family::V6 => (None, Some(self.v6.inside(first, last))),
+        };
+        v4.into_iter().flatten().chain(v6.into_iter().flatten())
     }
 }
 
@@ -100,16 +101,15 @@ impl<N: Copy + Ord + Into<u128>> Track<N> {
         self.tags.splice(from..to, tags);
     }
 
-    fn inside(&self, first: N, last: N) -> Vec<(u128, u128, Tag)> {
+    fn inside(&self, first: N, last: N) -> impl Iterator<Item = (u128, u128, Tag)> {
         let from = self.starts.partition_point(|start| *start <= first).saturating_sub(1);
         let to = self.starts.partition_point(|start| *start <= last);
         (from..to)
-            .map(|index| {
+            .map(move |index| {
                 let end = self.starts.get(index + 1).map(|next| (*next).into() - 1);
                 let end = end.unwrap_or(u128::MAX).min(last.into());
                 (self.starts[index].max(first).into(), end, self.tags[index])
             })
             .filter(|(first, last, _)| first <= last)
-            .collect()
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of the whole: several hosts, and messages between them.
 
 mod addresses;
+mod churn;
 mod faults;
 mod laws;
 mod model;

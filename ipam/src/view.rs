@@ -28,7 +28,7 @@ use mesh_router::{Mutation, PeerId, mutation, store};
 
 use crate::{
     block::Block,
-    intervals::Intervals,
+    intervals::{Intervals, blocks},
     ring::{Ring, RingKey, RingValue, Version},
     segments::{Segments, Tag},
 };
@@ -120,6 +120,16 @@ impl View {
         range.contains(address).then_some(range)
     }
 
+    /// The least number of aligned blocks that say who owns what.
+    pub(crate) fn fragments(&self) -> usize {
+        let pieces = self.ranges.iter().flat_map(|range| {
+            let family = range.family();
+            let pieces = self.segments.inside(range);
+            pieces.flat_map(move |(first, last, _)| blocks(family, first, last))
+        });
+        pieces.count()
+    }
+
     /// How many addresses of a range a peer owns.
     pub(crate) fn owned(&self, range: &Block, peer: PeerId) -> u128 {
         self.space.get(range).and_then(|owners| owners.get(&peer)).copied().unwrap_or(0)
@@ -127,20 +137,29 @@ impl View {
 
     /// Adds what is counted in a region, or takes it away again.
     fn count(&mut self, me: PeerId, region: &Block, add: bool) {
-        for (first, last, tag) in self.segments.inside(region) {
-            let Some(range) = tag.range.map(|index| self.ranges[index as usize]) else { continue };
+        let Self { segments, ranges, space, unknown, mine, .. } = self;
+        // Neighbours lie in the same range: its sums are looked up once.
+        let mut sums: Option<(u32, &mut BTreeMap<PeerId, u128>)> = None;
+        for (first, last, tag) in segments.inside(region) {
+            let Some(index) = tag.range else { continue };
+            let range = ranges[index as usize];
             let size = last - first + 1;
             match tag.owner {
                 Owner::Peer(peer) => {
-                    change(self.space.entry(range).or_default(), peer, size, add);
-                    let mine = (peer == me).then(|| self.mine.entry(range).or_default());
+                    let owners = match sums.take() {
+                        Some((same, owners)) if same == index => owners,
+                        _ => space.entry(range).or_default(),
+                    };
+                    change(owners, peer, size, add);
+                    sums = Some((index, owners));
+                    let mine = (peer == me).then(|| mine.entry(range).or_default());
                     match mine {
                         Some(mine) if add => mine.insert(first, last),
                         Some(mine) => mine.remove(first, last),
                         None => {}
                     }
                 }
-                Owner::Unknown { .. } => change(&mut self.unknown, range, size, add),
+                Owner::Unknown { .. } => change(unknown, range, size, add),
                 Owner::Outside => {}
             }
         }
@@ -195,6 +214,8 @@ struct Sweep<'a> {
     ranges: &'a [Block],
     region: &'a Block,
     levels: Vec<Level>,
+    /// How many of the levels lie around the region.
+    outer: usize,
     /// From this number on, up to the next mark, addresses are so.
     marks: Vec<(u128, Tag)>,
     routes: Vec<(Block, PeerId)>,
@@ -208,6 +229,7 @@ impl<'a> Sweep<'a> {
             ranges,
             region,
             levels: Vec::new(),
+            outer: 0,
             marks: Vec::new(),
             routes: Vec::new(),
             redundant: Vec::new(),
@@ -215,6 +237,7 @@ impl<'a> Sweep<'a> {
         for length in 0..region.length() {
             sweep.around(Block::at(region.family(), region.first_number(), length));
         }
+        sweep.outer = sweep.levels.len();
         sweep.mark(region.first_number());
         sweep.inside();
         sweep
@@ -318,12 +341,12 @@ impl<'a> Sweep<'a> {
 
     /// Leaves the blocks inside the region that do not cover `next`.
     fn leave_all_but(&mut self, next: Option<&Block>) {
-        let region = self.region;
-        while let Some(level) = self.levels.pop_if(|level| {
-            region.covers(&level.block) && next.is_none_or(|next| !level.block.covers(next))
-        }) {
+        while self.levels.len() > self.outer
+            && let Some(level) =
+                self.levels.pop_if(|level| next.is_none_or(|next| !level.block.covers(next)))
+        {
             let last = level.block.last_number();
-            if last < region.last_number() {
+            if last < self.region.last_number() {
                 self.mark(last + 1);
             }
         }

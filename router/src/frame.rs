@@ -45,9 +45,14 @@ pub enum Frame {
     Want {
         /// Per kind, what the sender has.
         vectors: [VersionVector; Kind::COUNT],
+        /// The sender's number for it.
+        pull: u64,
     },
     /// All that was asked for has been sent.
-    Synced,
+    Synced {
+        /// The number of the `Want` that this answers.
+        pull: u64,
+    },
     /// Entries.
     Delta {
         /// Of which kind.

@@ -136,6 +136,14 @@ pub fn present(members: &Members) -> impl Iterator<Item = (PeerId, &Info)> {
     })
 }
 
+/// All hosts that have left in good order, and of which something is still known.
+pub fn left(members: &Members) -> impl Iterator<Item = PeerId> {
+    members.iter().filter_map(|(key, entry)| match (key, &entry.value) {
+        (MemberKey::Info(peer), MemberValue::Info(info)) if info.left => Some(*peer),
+        _ => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use crate::{
     PeerId, Time,
     frame::{Digest, Frame},
     link::LinkUp,
-    member::Members,
+    member::{self, Members},
     replica::{Kind, Replica},
     store::{Cursor, VersionVector},
     topology,
@@ -60,8 +60,8 @@ pub(crate) struct Neighbour {
     pub(crate) mismatches: u32,
     /// Its hello has come.
     greeted: bool,
-    /// It has asked for all that it lacks.
-    serving: bool,
+    /// It has asked for all that it lacks, with this number.
+    serving: Option<u64>,
     /// All was sent, but for what was not yet announced then: our own writes up to these. Only with
     /// them is it complete, for they may have superseded what was therefore not sent.
     complete_at: Option<[u64; Kind::COUNT]>,
@@ -77,7 +77,7 @@ impl Neighbour {
             in_flight: 0,
             mismatches: 0,
             greeted: false,
-            serving: false,
+            serving: None,
             complete_at: None,
             cursors: Default::default(),
         }
@@ -95,16 +95,16 @@ impl Neighbour {
     }
 
     /// It said what it has and asked for the rest.
-    pub(crate) fn want(&mut self, vectors: [VersionVector; Kind::COUNT]) {
+    pub(crate) fn want(&mut self, vectors: [VersionVector; Kind::COUNT], pull: u64) {
         self.cursors = vectors.map(Cursor::at);
-        self.serving = true;
+        self.serving = Some(pull);
         self.complete_at = None;
     }
 
     /// Its digest is ours: it has exactly what we may tell.
     pub(crate) fn is_equal(&mut self, ours: &[VersionVector; Kind::COUNT]) {
         self.mismatches = 0;
-        if !self.serving {
+        if self.serving.is_none() {
             self.cursors = ours.clone().map(Cursor::at);
         }
     }
@@ -120,9 +120,9 @@ impl Neighbour {
         }
     }
 
-    /// How far it has our own entries of a kind.
-    pub(crate) fn has_of_ours(&self, kind: Kind, me: PeerId) -> u64 {
-        if self.greeted { self.cursors[kind as usize].have.get(&me) } else { 0 }
+    /// How far it has an origin's entries of a kind, if it said anything yet.
+    pub(crate) fn has_of(&self, kind: Kind, origin: PeerId) -> Option<u64> {
+        self.greeted.then(|| self.cursors[kind as usize].have.get(&origin))
     }
 
     /// The next frame of replication for it, of the kinds that are due, most urgent first; `None`
@@ -137,11 +137,14 @@ impl Neighbour {
             return None;
         }
         let (me, peer) = (members.me(), self.up.peer);
-        let serving = self.serving;
+        let serving = self.serving.is_some();
         // Our own entries go to everybody. Those of others go to who asked, and to who has no link
-        // to their origin and so cannot have them from there. (The ring goes whole: see the store.)
+        // to their origin and so cannot have them from there, or whose origin is not there any more.
+        // (The ring goes whole: see the store.)
         let wanted = |origin: PeerId| {
-            origin == me || serving || (origin != peer && !topology::linked(members, origin, peer))
+            let there = || member::info(members, origin).is_some_and(|info| !info.left);
+            let told = || there() && topology::linked(members, origin, peer);
+            origin == me || serving || (origin != peer && !told())
         };
         for kind in Kind::ALL.into_iter().filter(|kind| serving || due[*kind as usize]) {
             let replica: &dyn Replica = match kind {
@@ -163,9 +166,9 @@ impl Neighbour {
         let complete_at = *self.complete_at.get_or_insert(written.map(Replica::written));
         let sent = |(cursor, counter): (&Cursor, u64)| cursor.have.get(&me) >= counter;
         self.cursors.iter().zip(complete_at).all(sent).then(|| {
-            self.serving = false;
+            let pull = self.serving.take().unwrap_or_default();
             self.complete_at = None;
-            Frame::Synced
+            Frame::Synced { pull }
         })
     }
 

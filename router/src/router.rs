@@ -26,7 +26,7 @@ use crate::{
     link::{DialError, LinkId, LinkUp},
     member::{self, Info, MemberKey, MemberValue, Members, Reach},
     neighbour::{HEARTBEAT, Neighbour, Replicas, SILENCE_MAX, WINDOW_BYTES, announced},
-    replica::Kind,
+    replica::{Kind, Replica},
     topology::{self, Hop},
 };
 
@@ -106,6 +106,8 @@ pub struct Router {
     paths: BTreeMap<PeerId, Hop>,
     /// From whom we are getting all that we lack, and until when at most.
     pulling: Option<(LinkId, Time)>,
+    /// How often that was asked for.
+    pulls: u64,
     /// Whether this host may write: it knows all that it ever wrote.
     settled: bool,
     /// Whether it tells all that it knows although it is not settled: its disk may only be old.
@@ -134,6 +136,7 @@ impl Router {
             pump_due: false,
             paths: BTreeMap::new(),
             pulling: None,
+            pulls: 0,
             settled: false,
             tells: false,
             synced: true,
@@ -191,6 +194,7 @@ impl Router {
     /// What the peers told is not all: goes on being told.
     pub fn unsettle(&mut self) {
         self.settled = false;
+        self.pulling = None;
         self.tells = false;
         self.reach_at = None;
     }
@@ -259,7 +263,24 @@ impl Router {
 
     /// How far all linked peers have our own entries of a kind; `None` without links.
     pub fn seen_by_all(&self, kind: Kind) -> Option<u64> {
-        self.neighbours.values().map(|neighbour| neighbour.has_of_ours(kind, self.me)).min()
+        let has = |neighbour: &Neighbour| neighbour.has_of(kind, self.me).unwrap_or(0);
+        self.neighbours.values().map(has).min()
+    }
+
+    /// Whether all linked peers have what we have of another's rows in membership and zone; who has
+    /// nothing of it counts, too, for it has dropped it.
+    pub fn known_by_all(&self, origin: PeerId, zone: &impl Replica) -> bool {
+        let have = [
+            (Kind::Members, self.members.announced().get(&origin)),
+            (Kind::Zone, zone.announced().get(&origin)),
+        ];
+        let knows = |neighbour: &Neighbour| {
+            let knows = |(kind, counter)| {
+                neighbour.has_of(kind, origin).is_some_and(|has| has == 0 || has >= counter)
+            };
+            have.into_iter().all(knows)
+        };
+        self.neighbours.values().all(knows)
     }
 
     /// Sends a message to a peer, over other peers if need be. Returns whether there is a way

@@ -29,9 +29,13 @@ use crate::{
     mutation::{self, Mutation},
 };
 
+mod base;
 mod delta;
+mod gone;
 
+pub use base::Base;
 pub use delta::{Cursor, Delta, ENTRIES_PER_ORIGIN_MAX, ORIGINS_MAX, Run, RunError};
+pub use gone::GONE_MAX;
 
 /// A write: who made it, and its number on that peer's Lamport clock.
 pub type Dot = crdts::Dot<PeerId>;
@@ -65,6 +69,26 @@ pub trait Register {
     /// The fence of a value: a greater one beats every counter.
     fn epoch(_value: &Self::Value) -> u64 {
         0
+    }
+
+    /// Where the base is filed, in a register that has one: see [`Base`].
+    fn base_key() -> Option<Self::Key> {
+        None
+    }
+
+    /// The base that a value is.
+    fn base(_value: &Self::Value) -> Option<Base> {
+        None
+    }
+
+    /// Whether a value, itself below the base, says nothing to whoever knows all below the base.
+    fn is_waste(_value: &Self::Value, _base: &Base) -> bool {
+        false
+    }
+
+    /// The key that must stay while this value stays.
+    fn leans_on(_value: &Self::Value) -> Option<Self::Key> {
+        None
     }
 }
 
@@ -102,6 +126,10 @@ pub struct Store<R: Register> {
     durable: u64,
     /// Per origin the counter up to which tombstones were collected.
     floors: BTreeMap<PeerId, u64>,
+    /// Origins that were dropped.
+    gone: gone::Gone,
+    /// Below which everything is known here, with the write that says so.
+    base: Option<(Base, Dot)>,
     changes: Vec<Change<R::Key>>,
     /// How many changes were drained, or made by restoring.
     drained: u64,
@@ -131,6 +159,8 @@ impl<R: Register> Store<R> {
             clock: 0,
             durable: 0,
             floors: BTreeMap::new(),
+            gone: gone::Gone::default(),
+            base: None,
             changes: Vec::new(),
             drained: 0,
             touched: BTreeSet::new(),
@@ -195,7 +225,9 @@ impl<R: Register> Store<R> {
         let mut vector = self.vector.clone();
         if self.durable < vector.get(&self.me) {
             vector.dots.insert(self.me, self.durable);
-            vector.dots.retain(|_, counter| *counter > 0);
+        }
+        if self.durable == 0 || self.is_forgotten(self.me, self.durable) {
+            vector.dots.remove(&self.me);
         }
         vector
     }
@@ -219,11 +251,20 @@ impl<R: Register> Store<R> {
         }
         if !self.superseded.is_empty() {
             let (me, durable, entries) = (self.me, self.durable, &self.entries);
-            self.superseded.retain(|_, (key, _)| {
+            let mut origins = BTreeSet::new();
+            self.superseded.retain(|(origin, _), (key, _)| {
                 let now = entries.get(key).map(|entry| &entry.dot);
-                now.is_some_and(|dot| dot.actor == me && dot.counter > durable)
+                let stays = now.is_some_and(|dot| dot.actor == me && dot.counter > durable);
+                if !stays {
+                    origins.insert(*origin);
+                }
+                stays
             });
+            for origin in origins {
+                self.forget_idle(origin);
+            }
         }
+        self.settle_base();
     }
 
     /// Changes whenever [`Store::announced`] or a delta may have.
@@ -309,6 +350,7 @@ impl<R: Register> Store<R> {
             self.durable = self.durable.max(self.vector.get(&self.me));
         }
         self.revision += 1;
+        self.settle_base();
         if wrote {
             let jump = if mutation::on(Mutation::RecallWithoutJump) { 0 } else { RECALL_JUMP };
             self.cover(self.me, self.clock + jump);
@@ -323,9 +365,11 @@ impl<R: Register> Store<R> {
         self.vector.get(&self.me) > self.recalled_from
     }
 
-    /// Who told us may have lagged: others may hold later writes of ours, which we cannot replace
-    /// one by one. So all of them are told our whole state, and everything in it is new.
-    fn write_anew(&mut self) {
+    /// Tells everybody the whole own state, everything in it new: for who was told by somebody who
+    /// may have lagged, so that others may hold later own writes, which cannot be replaced one by
+    /// one; and for who may have been dropped by others ([`Store::drop_origin`]). Only where keys
+    /// have one writer.
+    pub fn write_anew(&mut self) {
         self.raise_floor(self.me, self.vector.get(&self.me));
         let own: Vec<R::Key> = self.keys_of(self.me).cloned().collect();
         for key in own {
@@ -400,11 +444,9 @@ impl<R: Register> Store<R> {
     }
 
     fn insert_if_newer(&mut self, key: R::Key, entry: Entry<R::Value>) {
-        let rank =
-            |entry: &Entry<R::Value>| (R::epoch(&entry.value), entry.dot.counter, entry.dot.actor);
         let older = |old| match mutation::on(Mutation::CompareReversed) {
-            true => rank(old) > rank(&entry),
-            false => rank(old) < rank(&entry),
+            true => rank::<R>(old) > rank::<R>(&entry),
+            false => rank::<R>(old) < rank::<R>(&entry),
         };
         if self.entries.get(&key).is_none_or(older) {
             self.insert(key, entry);
@@ -416,12 +458,12 @@ impl<R: Register> Store<R> {
     fn insert(&mut self, key: R::Key, entry: Entry<R::Value>) {
         let dot = entry.dot;
         if let Some(old) = self.entries.insert(key.clone(), entry) {
-            self.forget_dot(old.dot.actor, old.dot.counter);
             let tells = mutation::on(Mutation::DropSuperseded);
             if dot.actor == self.me && dot.counter > self.durable && !tells {
                 let old_dot = (old.dot.actor, old.dot.counter);
                 self.superseded.insert(old_dot, (key.clone(), old.value));
             }
+            self.forget_dot(old.dot.actor, old.dot.counter);
         }
         self.by_dot.entry(dot.actor).or_default().insert(dot.counter, key.clone());
         self.cover(dot.actor, dot.counter);
@@ -440,12 +482,13 @@ impl<R: Register> Store<R> {
         let key = keys.remove(&counter);
         if keys.is_empty() {
             self.by_dot.remove(&origin);
+            self.forget_idle(origin);
         }
         key
     }
 
     fn cover(&mut self, origin: PeerId, counter: u64) {
-        if counter > self.vector.get(&origin) {
+        if counter > self.seen(origin) {
             self.vector.dots.insert(origin, counter);
             self.clock = self.clock.max(counter);
             self.revision += 1;
@@ -473,6 +516,11 @@ impl<R: Register> Store<R> {
             }
         }
     }
+}
+
+/// The order of two entries of one key.
+fn rank<R: Register>(entry: &Entry<R::Value>) -> (u64, u64, PeerId) {
+    (R::epoch(&entry.value), entry.dot.counter, entry.dot.actor)
 }
 
 #[cfg(test)]

@@ -279,6 +279,7 @@ impl Node {
 
     /// Who is there, once a second: what the council knows of the world.
     fn review_council(&mut self) {
+        self.forget_removed();
         self.desk.members = self.standing_members();
         self.desk.reachable = self.router.paths().keys().copied().collect();
         let now = self.now;
@@ -293,6 +294,19 @@ impl Node {
         if self.router.is_settled() && !self.is_leaving() {
             self.ipam.claim_held();
             self.remove_expired(&electors);
+        }
+    }
+
+    /// What removed hosts said of themselves goes, and their names: once they are back they say it
+    /// anew.
+    fn forget_removed(&mut self) {
+        let members = self.router.members();
+        let known = member::present(members).map(|(peer, _)| peer);
+        let removed = known.filter(|peer| self.ipam.is_removed(*peer) && *peer != self.config.me);
+        for peer in removed.collect::<Vec<_>>() {
+            if self.router.link_to(peer).is_none() {
+                self.forget_peer(peer);
+            }
         }
     }
 

@@ -112,6 +112,9 @@ impl Node {
             };
             self.leaving = None;
             self.ipam.stay();
+            // Others may have dropped what this host had said.
+            self.router.members_mut().write_anew();
+            self.zone.store_mut().write_anew();
             self.describe_due = true;
             self.replan();
             let hint = "nothing is lost: this host is still a member; try again";
@@ -198,7 +201,7 @@ impl Node {
             leaving.stage = LeavingStage::Handing { heir, counter, ask_at };
         }
         if self.ipam.store().durable_counter() >= counter {
-            let decreed = self.ipam.store().vector().get(&DECREE);
+            let decreed = self.ipam.store().seen(DECREE);
             self.send_to_peer(heir, &super::peers::PeerMessage::HandOver { counter, decreed });
         }
     }
@@ -268,6 +271,7 @@ impl Node {
         self.waiting.clear();
         self.storing.clear();
         self.away.clear();
+        self.keeping = super::peers::Keeping::default();
         self.programmed = false;
         self.program_at = None;
         self.outputs.push_back(Output::Zone(mesh_dns::ZoneChange::Clear));

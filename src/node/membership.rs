@@ -109,6 +109,7 @@ impl Node {
                 self.write_left();
             }
             self.remember();
+            self.ipam.come_back();
             self.ipam.refresh();
             self.forget_lost_names();
             self.tell_names_again();
@@ -128,7 +129,7 @@ impl Node {
     fn knows_its_leave(&self) -> bool {
         let Some((left, counter)) = self.left else { return true };
         let me = self.config.me;
-        Some(left) != self.mesh_id() || self.ipam.store().vector().get(&me) >= counter
+        Some(left) != self.mesh_id() || self.ipam.store().seen(me) >= counter
     }
 
     fn mesh_id(&self) -> Option<MeshId> {

@@ -146,8 +146,7 @@ pub struct Node {
     peers_generation: u64,
     /// The replicas' revisions when the peers were last sent what they lack.
     pumped: [u64; mesh_router::Kind::COUNT],
-    /// Not before then are tombstones looked at again.
-    collect_at: Time,
+    keeping: peers::Keeping,
     rng: ChaCha8Rng,
     outputs: VecDeque<Output>,
     now: Time,
@@ -192,7 +191,7 @@ impl Node {
             away: BTreeMap::new(),
             peers_generation: 0,
             pumped: [0; mesh_router::Kind::COUNT],
-            collect_at: now,
+            keeping: peers::Keeping::default(),
             rng: ChaCha8Rng::seed_from_u64(config.seed),
             outputs: VecDeque::new(),
             now,
@@ -306,7 +305,7 @@ impl Node {
         self.progress_waiting();
         self.progress_queue();
         self.ask_for_space();
-        self.collect_tombstones();
+        self.keep_short();
         self.write_promises();
         self.absorb_changes();
         self.flush();

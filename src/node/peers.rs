@@ -3,10 +3,13 @@
 //! Detection has graded effects and all here are reversible: after [`HIDE_AFTER`] a peer's names
 //! are hidden, and they are back at once when it is. Its addresses are never given away by a timer.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use mesh_ipam::{
-    SpaceMessage,
+    Promise, SpaceMessage,
     council::{DECREE, message::CouncilMessage},
 };
 use mesh_router::{Kind, Mutation, PeerId, Time, codec, member, mutation};
@@ -21,8 +24,12 @@ const HIDE_AFTER: Duration = Duration::from_secs(2);
 /// A peer that was not reached for this long is called unreachable instead of suspect.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(60);
 
-/// How often tombstones are looked at, at most. Chosen: a pass over the most records takes 10 ms.
+/// How often what is replicated is looked at, at most. Chosen: a pass over the most records takes 10 ms.
 const COLLECT_EVERY: Duration = Duration::from_secs(1);
+
+/// How long what is known of a peer that left is kept. Chosen: longer than anybody waits for a leave,
+/// which may be given up; and people can see that it has left.
+const LEFT_KEPT: Duration = Duration::from_secs(120);
 
 /// A message between nodes, sent through the router.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +50,23 @@ pub(super) enum PeerMessage {
         /// The counter that was asked for.
         counter: u64,
     },
+    /// The sender wants to put the ring's base forward: what does the receiver promise?
+    AskPromise,
+    /// This.
+    Promised(Promise),
+}
+
+/// What is looked at now and then.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    /// Not before then is anything looked at again.
+    at: Time,
+    /// The ring's change mark when it was last found tidy.
+    tidy: u64,
+    /// Peers that have left, since when that is known.
+    left: BTreeMap<PeerId, Time>,
+    /// What owners promised about their writes to the ring.
+    promises: BTreeMap<PeerId, Promise>,
 }
 
 /// A peer that cannot be reached.
@@ -74,6 +98,14 @@ impl Node {
                 self.confirm_hand_over(from, counter, decreed);
             }
             Ok(PeerMessage::TakenOver { counter }) => self.taken_over(from, counter),
+            Ok(PeerMessage::AskPromise) => {
+                if let Some(promise) = self.ipam.promise(self.journal.is_idle()) {
+                    self.send_to_peer(from, &PeerMessage::Promised(promise));
+                }
+            }
+            Ok(PeerMessage::Promised(promise)) => {
+                self.keeping.promises.insert(from, promise);
+            }
             Err(error) => {
                 let name = self.router.name_of(from);
                 self.notice(true, format!("{name} sent a message that is none: {error}"));
@@ -83,8 +115,8 @@ impl Node {
 
     /// Answers only when the entries are on this host's disk; the sender asks again until then.
     fn confirm_hand_over(&mut self, from: PeerId, counter: u64, decreed: u64) {
-        let seen = self.ipam.store().vector();
-        let has = seen.get(&from) >= counter && seen.get(&DECREE) >= decreed;
+        let ring = self.ipam.store();
+        let has = ring.seen(from) >= counter && ring.seen(DECREE) >= decreed;
         // Who leaves itself would take these blocks with it: it hands them on first.
         if has && !self.is_leaving() && self.journal.is_idle() {
             self.send_to_peer(from, &PeerMessage::TakenOver { counter });
@@ -150,23 +182,77 @@ impl Node {
         self.outputs.extend(change.map(Output::Zone));
     }
 
-    /// Drops own tombstones that every linked peer has seen; while somebody who would miss them is
-    /// away, only those beyond the zone's own bound. Not at each input: it walks through all own
-    /// records.
-    pub(super) fn collect_tombstones(&mut self) {
-        if self.now < self.collect_at || self.recalling || self.mesh.is_none() {
+    /// Keeps what is replicated short. Not at each input: it walks through all of it.
+    pub(super) fn keep_short(&mut self) {
+        if self.now < self.keeping.at || self.recalling || self.mesh.is_none() {
             return;
         }
-        self.collect_at = self.now + COLLECT_EVERY;
+        self.keeping.at = self.now + COLLECT_EVERY;
         let present = self.standing_members().len();
-        let seen = if present <= 1 {
-            Some(self.zone.store().durable_counter())
-        } else if self.router.links().count() + 1 >= present {
-            self.router.seen_by_all(Kind::Zone)
-        } else {
-            None
+        let all_linked = self.router.links().count() + 1 >= present;
+        self.collect_tombstones(present, all_linked);
+        if all_linked {
+            self.forget_left();
+        }
+        if self.router.is_settled() && !self.is_leaving() {
+            self.keep_ring();
+        }
+    }
+
+    /// Drops own tombstones that every linked peer has seen; while somebody who would miss them is
+    /// away, only those beyond the zone's own bound.
+    fn collect_tombstones(&mut self, present: usize, all_linked: bool) {
+        let seen = match present {
+            0 | 1 => Some(self.zone.store().durable_counter()),
+            _ if all_linked => self.router.seen_by_all(Kind::Zone),
+            _ => None,
         };
         self.zone.collect(seen.unwrap_or(0));
+    }
+
+    /// Drops what peers said who have left, once everybody knows that they have; and what came
+    /// late, of hosts that nobody describes any more.
+    fn forget_left(&mut self) {
+        let members = self.router.members();
+        let vectors = [members.vector(), self.zone.store().vector()];
+        let nameless = vectors.into_iter().flat_map(|vector| vector.dots.keys()).copied();
+        let nameless = nameless.filter(|peer| member::info(members, *peer).is_none());
+        let mut left: BTreeSet<PeerId> = member::left(members).chain(nameless).collect();
+        left.remove(&self.config.me);
+        self.keeping.left.retain(|peer, _| left.contains(peer));
+        for peer in left {
+            let since = *self.keeping.left.entry(peer).or_insert(self.now);
+            let gone = self.router.link_to(peer).is_none() && self.now.since(since) >= LEFT_KEPT;
+            if gone && self.router.known_by_all(peer, &self.zone) {
+                self.forget_peer(peer);
+            }
+        }
+    }
+
+    /// Drops all that a peer said which will not come back: what it said of itself, and its names.
+    pub(super) fn forget_peer(&mut self, peer: PeerId) {
+        self.router.members_mut().drop_origin(peer);
+        let changes = self.zone.drop_origin(peer);
+        self.outputs.extend(changes.into_iter().map(Output::Zone));
+        self.keeping.promises.remove(&peer);
+        self.away.remove(&peer);
+    }
+
+    /// Takes back ring entries that are not needed, and sees to it that they go.
+    fn keep_ring(&mut self) {
+        let mark = self.ipam.store().change_mark();
+        if mark != self.keeping.tidy && !self.ipam.tidy() {
+            self.keeping.tidy = mark;
+        }
+        self.ipam.advance_base(&self.keeping.promises);
+        let Some(needs) = self.ipam.base_needs() else { return };
+        // Without all of them nothing comes of it.
+        if needs.iter().all(|peer| self.router.paths().contains_key(peer)) {
+            self.keeping.promises.retain(|peer, _| needs.contains(peer));
+            for peer in needs {
+                self.send_to_peer(peer, &PeerMessage::AskPromise);
+            }
+        }
     }
 
     pub(super) fn peers(&self) -> Vec<types::Peer> {

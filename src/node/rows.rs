@@ -226,7 +226,11 @@ fn write_changes<R: Register>(
         }
     }
     for (origin, counter, floor) in store.drain_origins() {
-        journal.put(Table::Vectors, encode(&(kind, origin)), encode(&(counter, floor)));
+        let key = encode(&(kind, origin));
+        match (counter, floor) {
+            (0, 0) => journal.delete(Table::Vectors, key),
+            row => journal.put(Table::Vectors, key, encode(&row)),
+        }
     }
 }
 

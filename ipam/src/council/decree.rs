@@ -90,7 +90,7 @@ impl Ipam {
             draft.found(*range, owners);
         }
         for peer in &change.removed {
-            let cut = self.ring.vector().get(peer);
+            let cut = self.ring.seen(*peer);
             draft.write(RingKey::Removed(*peer), RingValue::Removed { cut, epoch: number });
         }
         self.take_over(&change.removed, &mut draft);

@@ -63,9 +63,8 @@ impl Proposal {
     /// Whose writes have not all arrived here.
     pub(super) fn behind(&self, ipam: &Ipam) -> BTreeSet<PeerId> {
         let Stage::Preparing(promises) = &self.stage else { return BTreeSet::new() };
-        let have = ipam.store().vector();
         let behind = promises.iter().filter(|(_, promise)| {
-            promise.seen.dots.iter().any(|(origin, counter)| have.get(origin) < *counter)
+            promise.seen.dots.iter().any(|(origin, counter)| ipam.store().seen(*origin) < *counter)
         });
         behind.map(|(peer, _)| *peer).collect()
     }

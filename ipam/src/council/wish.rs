@@ -106,8 +106,7 @@ impl Ipam {
 
     /// Wants peers removed: their blocks are to be this host's.
     pub fn wish_removal(&mut self, peers: &BTreeSet<PeerId>, force: bool) -> WishId {
-        let epoch_of = |peer: &PeerId| self.removal_of(*peer).map_or(0, |(epoch, _)| epoch);
-        let peers = peers.iter().map(|peer| (*peer, epoch_of(peer))).collect();
+        let peers = peers.iter().map(|peer| (*peer, self.removed_at(*peer))).collect();
         self.council.wish(Wish::Remove { peers, force })
     }
 
@@ -191,9 +190,8 @@ impl Ipam {
     /// Whom a wish removes that has not been removed since it was wished.
     pub(super) fn removing(&self, wish: &Wish) -> BTreeSet<PeerId> {
         let Wish::Remove { peers, .. } = wish else { return BTreeSet::new() };
-        let removed_at = |peer: &PeerId| self.removal_of(*peer).map_or(0, |(epoch, _)| epoch);
         let due = |(peer, before): &(&PeerId, &u64)| {
-            removed_at(peer) <= **before || self.owns_anything(**peer)
+            self.removed_at(**peer) <= **before || self.owns_anything(**peer)
         };
         peers.iter().filter(due).map(|(peer, _)| *peer).collect()
     }

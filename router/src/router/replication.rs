@@ -32,12 +32,12 @@ impl Router {
                 self.on_digest(link, (digest, true), replicas, now);
             }
             Frame::Heartbeat { digest } => self.on_digest(link, (digest, false), replicas, now),
-            Frame::Want { vectors } => {
+            Frame::Want { vectors, pull } => {
                 self.look_back(link, &vectors, replicas);
-                self.neighbour(link).want(vectors);
+                self.neighbour(link).want(vectors, pull);
                 self.pump_due = true;
             }
-            Frame::Synced => self.on_synced(link, now),
+            Frame::Synced { pull } => self.on_synced((link, pull), now),
             Frame::Delta { kind, bytes } => {
                 return self.on_delta(link, (kind, &bytes), replicas, now);
             }
@@ -96,7 +96,9 @@ impl Router {
         if (differs || !told) && self.may_pull(link, now) {
             self.neighbour(link).mismatches = 0;
             self.pulling = Some((link, now + PULL_MAX));
-            self.send(link, false, &Frame::Want { vectors });
+            self.pulls += 1;
+            let pull = self.pulls;
+            self.send(link, false, &Frame::Want { vectors, pull });
         }
     }
 
@@ -114,10 +116,13 @@ impl Router {
         }
     }
 
-    fn on_synced(&mut self, link: LinkId, now: Time) {
-        if self.pulling.is_some_and(|(from, _)| from == link) {
-            self.pulling = None;
+    fn on_synced(&mut self, (link, pull): (LinkId, u64), now: Time) {
+        // An answer to an earlier question, since when this host has forgotten what it knew or has
+        // begun to listen to somebody else, says nothing.
+        if pull != self.pulls || self.pulling.is_none_or(|(from, _)| from != link) {
+            return;
         }
+        self.pulling = None;
         self.synced = true;
         if !self.settled && !self.tells {
             self.settle(now);

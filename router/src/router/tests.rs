@@ -510,8 +510,8 @@ fn frames(world: &World) -> Vec<Vec<u8>> {
     let mut frames = vec![
         Frame::Hello { vectors: vectors.clone() },
         Frame::Heartbeat { digest: Digest::of(&vectors) },
-        Frame::Want { vectors },
-        Frame::Synced,
+        Frame::Want { vectors, pull: 1 },
+        Frame::Synced { pull: 1 },
         Frame::Routed { from, to, hops_left: 3, payload: vec![1, 2, 3] },
     ];
     frames.extend(Kind::ALL.map(|kind| Frame::Delta { kind, bytes: bytes.clone() }));

@@ -1,10 +1,10 @@
 //! Deltas: how entries get from one store into another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry as Slot};
 
 use serde::{Deserialize, Serialize};
 
-use super::{COUNTER_MAX, Dot, Entry, Register, Store, VersionVector};
+use super::{COUNTER_MAX, Change, Dot, Entry, Register, Store, VersionVector, rank};
 use crate::{
     PeerId,
     codec::{self, FRAME_BYTES_MAX},
@@ -19,6 +19,8 @@ pub const ENTRIES_PER_ORIGIN_MAX: usize = 1 << 18;
 
 /// The size of a delta while tests have deltas cut anywhere.
 const CUT_BYTES: usize = 60;
+/// The longest whole state that is sent as one. Chosen: with room for the frame around it.
+const WHOLE_BYTES_MAX: usize = FRAME_BYTES_MAX - 1024;
 /// What a run costs beside its entries: origin, interval and flag.
 const RUN_HEAD_BYTES: usize = 24;
 
@@ -102,8 +104,29 @@ impl<R: Register> Store<R> {
         } else if R::SINGLE_WRITER {
             self.delta_cut(since, wanted, budget)
         } else {
-            self.delta_cut(since, |_| true, budget.max(FRAME_BYTES_MAX / 2))
+            let whole = self.is_below_base(&since.have).then(|| self.whole());
+            // What does not fit goes in parts: a receiver that lagged may keep what it should drop,
+            // but never about what it owns, for that it wrote or was granted itself.
+            whole
+                .filter(|delta| delta.bytes.len() <= WHOLE_BYTES_MAX)
+                .unwrap_or_else(|| self.delta_cut(since, |_| true, budget.max(FRAME_BYTES_MAX / 2)))
         }
+    }
+
+    /// The whole state, for a receiver that may have what it is to drop.
+    fn whole(&self) -> Delta {
+        let vector = self.announced();
+        let runs: Vec<_> = vector
+            .dots
+            .iter()
+            .map(|(&origin, &upto)| {
+                let told = self.told(origin, 0, upto);
+                let entries = told.map(|(n, key, value)| (n, key.clone(), value.clone())).collect();
+                Run { origin, after: 0, upto, whole: true, entries }
+            })
+            .collect();
+        let entries = runs.iter().map(|run| run.entries.len()).sum();
+        Delta { bytes: codec::encode(&runs), cursor: Cursor::at(vector), more: false, entries }
     }
 
     /// As [`Store::delta`], but cut and filtered whatever the keys are: what a receiver of a very
@@ -120,9 +143,11 @@ impl<R: Register> Store<R> {
             .iter()
             .map(|(&origin, &seen)| (origin, if origin == self.me { self.durable } else { seen }))
             .filter(|(origin, seen)| *seen > since.have.get(origin) && wanted(*origin))
+            .filter(|(origin, seen)| *origin != self.me || !self.is_forgotten(*origin, *seen))
             .peekable();
         // Most often there is nothing, and then nothing is copied.
-        if lacking.peek().is_none() {
+        let gone = self.gone.behind(&since.have).any(|(gone, _)| wanted(gone));
+        if lacking.peek().is_none() && !gone {
             return Delta::default();
         }
         let mut delta = Delta { cursor: since.clone(), ..Delta::default() };
@@ -142,6 +167,10 @@ impl<R: Register> Store<R> {
             delta.entries += run.entries.len();
             delta.more |= run.upto < seen;
             runs.push(run);
+        }
+        for (origin, upto) in self.gone.behind(&since.have).filter(|(gone, _)| wanted(*gone)) {
+            runs.push(Run { origin, after: 0, upto, whole: true, entries: Vec::new() });
+            delta.cursor.have.dots.insert(origin, upto);
         }
         if !runs.is_empty() {
             delta.bytes = codec::encode(&runs);
@@ -180,7 +209,7 @@ impl<R: Register> Store<R> {
 
     /// An origin's entries in `(after, upto]` as others are told, in the order of counters: as they
     /// are on disk, so with what own writes have superseded that are not.
-    fn told(
+    pub(super) fn told(
         &self,
         origin: PeerId,
         after: u64,
@@ -188,12 +217,12 @@ impl<R: Register> Store<R> {
     ) -> impl Iterator<Item = (u64, &R::Key, &R::Value)> {
         let keys = self.by_dot.get(&origin).into_iter();
         let mut live = keys
-            .flat_map(move |keys| keys.range(after + 1..=upto))
+            .flat_map(move |keys| keys.range(after + 1..upto + 1))
             .map(|(counter, key)| (*counter, key, &self.entries[key].value))
             .peekable();
         let mut superseded = self
             .superseded
-            .range((origin, after + 1)..=(origin, upto))
+            .range((origin, after + 1)..(origin, upto + 1))
             .map(|((_, counter), (key, value))| (*counter, key, value))
             .peekable();
         std::iter::from_fn(move || match (live.peek(), superseded.peek()) {
@@ -216,9 +245,8 @@ impl<R: Register> Store<R> {
         for run in &runs {
             check_run::<R>(run)?;
         }
-        let barred = |run: &Run<_, _>| {
-            self.bars.contains(&run.origin) && run.upto > self.vector.get(&run.origin)
-        };
+        let barred =
+            |run: &Run<_, _>| self.bars.contains(&run.origin) && run.upto > self.seen(run.origin);
         if runs.iter().any(barred) {
             return Ok(false);
         }
@@ -227,16 +255,21 @@ impl<R: Register> Store<R> {
             return Ok(false);
         }
         let mut all = true;
-        for run in runs {
-            all &= !self.is_full(&run) && self.apply_run(run);
+        if !R::SINGLE_WRITER && runs.iter().any(|run| run.whole) {
+            all = self.join(runs);
+        } else {
+            for run in runs {
+                all &= !self.is_full(&run) && self.apply_run(run);
+            }
         }
+        self.settle_base();
         self.check_invariants();
         Ok(all)
     }
 
     /// Whether a run begins after what is here.
     fn is_gap(&self, run: &Run<R::Key, R::Value>) -> bool {
-        run.after > self.vector.get(&run.origin) && !mutation::on(Mutation::ApplyGap)
+        run.after > self.seen(run.origin) && !mutation::on(Mutation::ApplyGap)
     }
 
     /// Whether taking a run would pass a bound.
@@ -248,27 +281,63 @@ impl<R: Register> Store<R> {
     }
 
     fn apply_run(&mut self, run: Run<R::Key, R::Value>) -> bool {
-        let have = self.vector.get(&run.origin);
+        let have = self.seen(run.origin);
         // Nobody else can know a write of ours that we do not know: an old image was restored, or
         // the peer lies. Either way our own store is the truth here.
         if run.origin == self.me && !self.recalling {
             return true;
         }
+        if self.gone.covers(run.origin, run.upto) {
+            return true;
+        }
         if self.is_gap(&run) {
             return false;
         }
-        if run.whole && R::SINGLE_WRITER {
+        if run.whole {
             self.drop_absent(&run);
             self.raise_floor(run.origin, run.upto);
         }
-        for (counter, key, value) in run.entries {
-            if counter > have {
-                let dot = Dot::new(run.origin, counter);
+        let (origin, upto) = (run.origin, run.upto);
+        let news = run.entries.into_iter().filter(|entry| entry.0 > have);
+        if origin == self.me {
+            for (counter, key, value) in news {
+                let dot = Dot::new(origin, counter);
                 self.insert_if_newer(key, Entry { dot, value });
             }
+        } else {
+            self.insert_run(origin, news);
         }
-        self.cover(run.origin, run.upto);
+        self.cover(origin, upto);
         true
+    }
+
+    /// Inserts what is newer of another's entries.
+    fn insert_run(&mut self, origin: PeerId, news: impl Iterator<Item = (u64, R::Key, R::Value)>) {
+        let mut keys = self.by_dot.remove(&origin).unwrap_or_default();
+        let mut old_dots = Vec::new();
+        for (counter, key, value) in news {
+            let entry = Entry { dot: Dot::new(origin, counter), value };
+            let key = match self.entries.entry(key) {
+                Slot::Vacant(slot) => {
+                    let key = slot.key().clone();
+                    slot.insert(entry);
+                    key
+                }
+                Slot::Occupied(slot) if rank::<R>(slot.get()) >= rank::<R>(&entry) => continue,
+                Slot::Occupied(mut slot) => {
+                    old_dots.push(slot.insert(entry).dot);
+                    slot.key().clone()
+                }
+            };
+            keys.insert(counter, key.clone());
+            self.changes.push(Change { key, origin });
+        }
+        if !keys.is_empty() {
+            self.by_dot.insert(origin, keys);
+        }
+        for dot in old_dots {
+            self.forget_dot(dot.actor, dot.counter);
+        }
     }
 
     /// Drops the origin's entries that a whole run no longer has.

@@ -295,3 +295,49 @@ fn after_a_recall_from_a_peer_that_lagged_all_are_equal() {
     assert_eq!(entries(&lagging), entries(&lost));
     assert_eq!(entries(&current), entries(&lost));
 }
+
+#[test]
+fn a_dropped_origin_is_gone_for_those_who_lag_and_comes_back_if_it_writes_on() {
+    let mut origin = words(1, 3);
+    let (mut first, mut lagging) = (Store::new(peer(2)), Store::new(peer(3)));
+    sync(&origin, &mut lagging, usize::MAX);
+    let late = origin.delta(&Cursor::default(), |_| true, usize::MAX).bytes;
+    origin.write((peer(1), 0), None);
+    origin.mark_durable(origin.own_counter());
+    sync(&origin, &mut first, usize::MAX);
+
+    first.drop_origin(peer(1));
+    assert!(first.is_empty() && first.announced().is_empty());
+    assert_eq!(first.drain_origins(), [(peer(1), 0, 0)], "nothing of it stays on disk");
+    assert_eq!(first.apply(&late), Ok(true));
+    assert!(first.is_empty(), "who lags does not bring it back");
+    sync(&first, &mut lagging, usize::MAX);
+    assert!(lagging.is_empty(), "who lags learns that there is nothing any more");
+
+    origin.write_anew();
+    origin.mark_durable(origin.own_counter());
+    sync(&origin, &mut first, usize::MAX);
+    assert_eq!(entries(&first), entries(&origin));
+}
+
+#[test]
+fn so_many_dropped_origins_are_remembered_and_no_more() {
+    let mut store = Store::<Words>::new(peer(2));
+    let id = |n: usize| {
+        let mut bytes = [9; 16];
+        bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        PeerId::new(bytes)
+    };
+    let run = |n: usize| {
+        let entries = vec![(1, (id(n), 1), None::<String>)];
+        encode(&vec![Run { origin: id(n), after: 0, upto: 1, whole: false, entries }])
+    };
+    for n in 0..=GONE_MAX {
+        assert_eq!(store.apply(&run(n)), Ok(true));
+        store.drop_origin(id(n));
+    }
+    assert_eq!(store.apply(&run(1)), Ok(true));
+    assert!(store.is_empty());
+    assert_eq!(store.apply(&run(0)), Ok(true));
+    assert_eq!(store.len(), 1, "the oldest is forgotten");
+}

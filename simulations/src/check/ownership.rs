@@ -24,7 +24,7 @@ pub(crate) fn single(hosts: &[Host], host: usize) -> Result<(), Violation> {
 fn entries(host: &Host, block: &Block) -> String {
     let about = |key: &RingKey| match key {
         RingKey::Range(range) | RingKey::Block(range) => range.overlaps(block),
-        RingKey::Epoch | RingKey::Elector(_) | RingKey::Removed(_) => true,
+        RingKey::Epoch | RingKey::Elector(_) | RingKey::Removed(_) | RingKey::Base => true,
     };
     let all = host.node.ipam().store().iter().filter(|(key, _)| about(key));
     all.map(|(key, entry)| format!(" {key:?} {:?} {:?}", entry.dot, entry.value)).collect()

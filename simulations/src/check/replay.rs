@@ -49,8 +49,8 @@ fn feed<R: Register>(store: &Store<R>, mut take: impl FnMut(&[u8]) -> bool) -> R
 
 fn same<R: Register>(ours: &Store<R>, theirs: &Store<R>) -> Result<(), String> {
     let all = |store: &Store<R>| codec::encode(&store.iter().collect::<Vec<_>>());
-    if ours.vector() != theirs.vector() {
-        return Err(format!("has seen {:?}, not {:?}", theirs.vector(), ours.vector()));
+    if ours.announced() != theirs.announced() {
+        return Err(format!("has seen {:?}, not {:?}", theirs.announced(), ours.announced()));
     }
     if all(ours) == all(theirs) {
         return Ok(());

@@ -1,0 +1,179 @@
+//! Keeping the ring short: entries that nobody needs are taken back, and what was taken back goes.
+//!
+//! An entry is written by the owner of its block's first address and by nobody else. A host that
+//! owns all of a block makes it one entry ([`Ipam::tidy`]); one whose block is wholly described by
+//! smaller ones is retired. Then every entry shows somewhere, and no owner's largest aligned block
+//! shows two: there are at most as many entries as the fewest aligned blocks that say the same.
+//!
+//! Retired entries go when the base passes them ([`mesh_router::store::Base`]). Only owners write,
+//! so the base is the least of what all owners promised, put forward by whoever owns the first
+//! address of the first range. A host that owns nothing in the copy of somebody who knows all of
+//! every owner's writes below a number can have made none below it that is not known: its space
+//! would have come from one of those writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_router::{PeerId, store::Base};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    block::Block,
+    ipam::Ipam,
+    ring::{RingKey, RingValue},
+    view::Owner,
+};
+
+/// Ring entries beyond which no base is put forward: the whole ring has to fit into one delta.
+/// Chosen: 60 bytes each in half a frame.
+pub const WHOLE_ENTRIES_MAX: usize = 1 << 13;
+/// Blocks and entries that are tidied at once.
+const TIDY_MAX: usize = 64;
+
+/// What an owner promises about its writes to the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// Every later write of it, and every one that it has not announced, has a greater counter.
+    pub above: u64,
+    /// The counter of its newest announced write.
+    pub announced: u64,
+}
+
+impl Ipam {
+    /// What this host can promise for ever. `idle`: all that it has seen is on its disk.
+    pub fn promise(&self, idle: bool) -> Option<Promise> {
+        let announced = self.ring.durable_counter();
+        let all = idle && announced == self.ring.own_counter();
+        let above = if all { self.ring.clock() } else { announced };
+        (!self.ring.is_recalling()).then_some(Promise { above, announced })
+    }
+
+    /// Whose promises are needed for a new base, if there is something to be gained by it and it
+    /// is this host's to put it forward.
+    pub fn base_needs(&self) -> Option<BTreeSet<PeerId>> {
+        let first = self.view.ranges.first()?;
+        let mine = self.keeps(first) && !self.leaving && !self.ring.is_recalling();
+        if !mine || !self.view.unknown.is_empty() || self.ring.len() > WHOLE_ENTRIES_MAX {
+            return None;
+        }
+        let clock = self.ring.clock();
+        if self.ring.gain(&Base { upto: clock, decrees: clock }) == 0 {
+            return None;
+        }
+        let owners = self.view.space.values().flat_map(BTreeMap::keys);
+        Some(owners.copied().filter(|peer| *peer != self.me()).collect())
+    }
+
+    /// Puts the base forward as far as the promises of the others go. Returns whether it did.
+    pub fn advance_base(&mut self, promises: &BTreeMap<PeerId, Promise>) -> bool {
+        let Some(needs) = self.base_needs() else { return false };
+        let mut upto = self.ring.clock();
+        for peer in needs {
+            match promises.get(&peer) {
+                Some(promise) if promise.announced <= self.ring.seen(peer) => {
+                    upto = upto.min(promise.above);
+                }
+                _ => return false,
+            }
+        }
+        let base = Base { upto, decrees: self.ring.seen(PeerId::new([0; 16])) };
+        if upto <= self.ring.base().upto || self.ring.gain(&base) == 0 {
+            return false;
+        }
+        self.ring.write(RingKey::Base, RingValue::Base(base));
+        self.refresh();
+        true
+    }
+
+    /// The most entries that a tidy ring has: one for each owner, and as many as the fewest aligned
+    /// blocks that say who owns what.
+    pub fn ring_bound(&self) -> usize {
+        let owners: BTreeSet<_> = self.view.space.values().flat_map(BTreeMap::keys).collect();
+        owners.len() + self.view.fragments()
+    }
+
+    /// Makes this host's entries as few as they can be, some at a time. Returns whether anything
+    /// was written.
+    pub fn tidy(&mut self) -> bool {
+        if self.leaving || self.ring.is_recalling() || self.ring.len() >= crate::ring::ENTRIES_MAX {
+            return false;
+        }
+        let before = self.ring.own_counter();
+        let blocks: Vec<Block> = self.owned_blocks();
+        let crowded: Vec<Block> =
+            blocks.into_iter().filter(|block| !self.inside(block).is_empty()).collect();
+        for block in crowded.into_iter().take(TIDY_MAX) {
+            self.unite(block);
+        }
+        let hidden: Vec<Block> = self.hidden().take(TIDY_MAX).collect();
+        for block in hidden {
+            if let Some((within, _)) = self.said_around(&block, block.length()) {
+                self.retire(block, within);
+            }
+        }
+        let wrote = self.ring.own_counter() != before;
+        if wrote {
+            self.refresh();
+        }
+        wrote
+    }
+
+    /// Makes one entry of all that lie in a block that is wholly this host's own; none, if the
+    /// block around says so already.
+    fn unite(&mut self, block: Block) {
+        match self.said_around(&block, block.length() + 1) {
+            Some((within, owner)) if owner == self.me() && self.keeps(&within) => {
+                for (inner, _) in self.inside(&block) {
+                    self.retire(inner, within);
+                }
+            }
+            _ => self.write_grant(block, self.me()),
+        }
+    }
+
+    /// The smallest block that covers this one, has a length below `below` and an owner.
+    fn said_around(&self, block: &Block, below: u8) -> Option<(Block, PeerId)> {
+        (0..below).rev().find_map(|length| {
+            let around = Block::at(block.family(), block.first_number(), length);
+            match self.ring.get(&RingKey::Block(around))?.value {
+                RingValue::Owned { owner, .. } => Some((around, owner)),
+                _ => None,
+            }
+        })
+    }
+
+    /// Entries that are this host's to write and that smaller ones hide wholly.
+    fn hidden(&self) -> impl Iterator<Item = Block> {
+        let keys = self.ring.iter().filter_map(|(key, entry)| match (key, entry.value) {
+            (RingKey::Block(block), RingValue::Owned { .. }) => Some(*block),
+            _ => None,
+        });
+        keys.filter(|block| self.is_hidden(block) && self.keeps(block))
+    }
+
+    fn is_hidden(&self, block: &Block) -> bool {
+        let Some((half, _)) = block.halves() else { return false };
+        let mut next = block.first_number();
+        let keys = RingKey::Block(half)..=RingKey::Block(Block::single(block.last()));
+        for (key, entry) in self.ring.range(keys) {
+            let (RingKey::Block(inner), RingValue::Owned { .. }) = (key, entry.value) else {
+                continue;
+            };
+            if inner.first_number() > next {
+                return false;
+            }
+            if inner.last_number() >= block.last_number() {
+                return true;
+            }
+            next = next.max(inner.last_number() + 1);
+        }
+        false
+    }
+
+    /// Who puts bases forward.
+    pub fn base_keeper(&self) -> Option<PeerId> {
+        match self.owner(self.view.ranges.first()?.first()) {
+            Owner::Peer(peer) => Some(peer),
+            _ => None,
+        }
+    }
+}
