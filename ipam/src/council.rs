@@ -81,6 +81,8 @@ pub(crate) struct Council {
     /// Changes of the acceptor so far, and how many of them are on disk.
     changes: u64,
     durable: u64,
+    /// Since when this host has known that it may have forgotten promises.
+    abstains_since: Option<Time>,
     proposal: Option<Proposal>,
     wishes: BTreeMap<WishId, Wish>,
     last_wish: u64,

@@ -104,11 +104,16 @@ impl Ipam {
         for block in crowded.into_iter().take(TIDY_MAX) {
             self.unite(block);
         }
-        let hidden: Vec<Block> = self.hidden().take(TIDY_MAX).collect();
-        for block in hidden {
-            if let Some((within, _)) = self.said_around(&block, block.length()) {
-                self.retire(block, within);
-            }
+        // Only in favour of this host itself: a view that lacks the smaller entries reads what is
+        // around, and must not find there somebody who would believe it.
+        let me = self.me();
+        let around = |block: Block| {
+            let (within, owner) = self.said_around(&block, block.length())?;
+            (owner == me && self.keeps(&within)).then_some((block, within))
+        };
+        let hidden: Vec<(Block, Block)> = self.hidden().filter_map(around).take(TIDY_MAX).collect();
+        for (block, within) in hidden {
+            self.retire(block, within);
         }
         let wrote = self.ring.own_counter() != before;
         if wrote {

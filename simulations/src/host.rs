@@ -129,7 +129,7 @@ impl Host {
         self.table = Table::new(domain());
         let drawn = (self.incarnation, dice.number());
         let mut config = config(self.index, self.id, drawn);
-        config.trusted_disk = !std::mem::take(&mut self.doubtful_disk);
+        config.trusted_disk = !self.doubtful_disk;
         self.node = Node::restore(config, self.disk.rows(), self.clock(now))?;
         Ok(())
     }

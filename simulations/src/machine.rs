@@ -42,6 +42,8 @@ impl World {
             return self.input(host, Input::PersistFailed { batch, reason });
         }
         this.disk.store(batch);
+        // The mark beside the socket names this commit from now on.
+        this.doubtful_disk = false;
         // Most often the node hears of it at once; a crash may come between.
         if self.dice.chance(850) {
             return self.input(host, Input::Persisted(batch));

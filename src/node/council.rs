@@ -431,6 +431,9 @@ impl Node {
         if !behind.is_empty() {
             why.push(format!("what these know has not arrived yet: {}", self.names(behind)));
         }
+        if why.is_empty() {
+            why.push("an elector that lost its disk has no vote for half a minute".to_owned());
+        }
         let why = why.join("; ");
         match what {
             What::Range => Refusal::new(

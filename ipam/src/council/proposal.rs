@@ -19,6 +19,8 @@ use crate::ipam::Ipam;
 const REPEAT: Duration = Duration::from_millis(400);
 /// The pause after an attempt was overtaken, times a random number below the attempts so far.
 const PAUSE: Duration = Duration::from_millis(150);
+/// For how long the vote of a host that lost its disk counts only where everybody has voted.
+const ABSTENTION: Duration = Duration::from_secs(30);
 /// How long all founders are waited for before a majority goes on without the others.
 const GENESIS_PATIENCE: Duration = Duration::from_secs(1);
 /// Overtaken attempts beyond which the pause does not grow.
@@ -85,6 +87,7 @@ impl Ipam {
             self.council.overtaken = 0;
             self.apply_bars();
         }
+        self.council.end_abstention(now);
         if let Some(proposal) = &self.council.proposal {
             if proposal.repeat_at <= now {
                 self.ask(around);
@@ -340,6 +343,17 @@ fn quorum(electors: usize) -> usize {
 }
 
 impl Council {
+    /// What was promised before the disk was lost was for an attempt that is over by now: whoever
+    /// made it has told others of its decree, or has made another attempt.
+    fn end_abstention(&mut self, now: Time) {
+        if !self.acceptor.abstain {
+            self.abstains_since = None;
+        } else if now.since(*self.abstains_since.get_or_insert(now)) >= ABSTENTION {
+            self.abstains_since = None;
+            self.touch(|acceptor| acceptor.abstain = false);
+        }
+    }
+
     fn was_overtaken(&mut self, by: Ballot, around: &Surroundings<'_>) {
         self.heard_of(by);
         self.proposal = None;
