@@ -43,6 +43,10 @@ pub(super) enum PeerMessage {
         /// The counter that was asked for.
         counter: u64,
     },
+    /// Somebody wants the receiver removed: is it alive?
+    AreYouThere,
+    /// Yes.
+    IAmHere,
 }
 
 /// A peer that cannot be reached.
@@ -74,6 +78,8 @@ impl Node {
                 self.confirm_hand_over(from, counter, decreed);
             }
             Ok(PeerMessage::TakenOver { counter }) => self.taken_over(from, counter),
+            Ok(PeerMessage::AreYouThere) => self.send_to_peer(from, &PeerMessage::IAmHere),
+            Ok(PeerMessage::IAmHere) => self.removal_is_answered(from),
             Err(error) => {
                 let name = self.router.name_of(from);
                 self.notice(true, format!("{name} sent a message that is none: {error}"));

@@ -140,6 +140,7 @@ impl Node {
             allocated: held.map(|slot| slot.record.addresses.len()).sum::<usize>()
                 - self.lent.len(),
             ring_entries: self.ipam.entries(),
+            ring_digest: format!("{:032x}", self.ipam.store().digest()),
             conflicts: self.conflicts(),
             epoch: self.ipam.epoch().number,
             electors: self
