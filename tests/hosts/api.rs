@@ -25,7 +25,7 @@ impl Api {
     /// What was answered with 200; anything else is an error that says it.
     pub(crate) fn post(&mut self, path: &str, body: &Value) -> Result<Value> {
         let body = body.to_string();
-        let head = "Host: localhost\r\nContent-Type: application/json";
+        let head = "Host: localhost\r\nContent-Type: application/json\r\nmesh-patience-ms: 8000";
         let length = body.len();
         let request =
             format!("POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}");
