@@ -1,14 +1,14 @@
 //! What the mesh decides together, seen from one host: founding, removal, new ranges, the lease; and
 //! what a host does that learns that its own picture of the ring is worth nothing any more.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use ipnetwork::IpNetwork;
 use mesh_ipam::{
     Block,
     council::{Surroundings, Upheaval, WishId, WishState, message::CouncilMessage},
 };
-use mesh_router::{PeerId, Time, member};
+use mesh_router::{PeerId, Time, dialer::Callee, member};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -288,12 +288,15 @@ impl Node {
         let electors = self.ipam.electors();
         let me = self.config.me;
         let here = |peer: &&PeerId| **peer == me || self.desk.reachable.contains(peer);
-        if 2 * electors.iter().filter(here).count() > electors.len() {
+        let majority = 2 * electors.iter().filter(here).count() > electors.len();
+        if majority {
             self.desk.majority_at = Some(now);
         }
         if self.router.is_settled() && !self.is_leaving() {
             self.ipam.claim_held();
-            self.remove_expired(&electors);
+            if majority {
+                self.remove_expired(&electors);
+            }
         }
     }
 
@@ -462,14 +465,31 @@ impl Node {
         let linked = self.router.links().map(|up| up.peer).chain([me]).collect::<BTreeSet<_>>();
         let there = linked.union(&answered).count();
         let others = usize::from(founders).saturating_sub(there);
-        let differing = self.ipam.differing_founders();
-        let differing = differing.iter().map(|(peer, theirs)| match theirs {
-            0 => format!("; {} founds no mesh", self.router.name_of(*peer)),
-            _ => format!("; {} was told {theirs} founders", self.router.name_of(*peer)),
+        let text = format!("waiting for {others} of {founders} founders");
+        let differing = self.ipam.differing_founders().iter().map(|(peer, theirs)| {
+            // Before the mesh is founded nobody has told its name.
+            let link = self.router.link_to(*peer).map(|up| up.remote.ip().to_string());
+            let who = link.unwrap_or_else(|| self.router.name_of(*peer));
+            match theirs {
+                0 => format!("{who} founds no mesh"),
+                _ => format!("{who} was told {theirs} founders"),
+            }
         });
-        let away = self.joining.as_ref().map_or_else(String::new, super::membership::Joining::why);
-        let text = format!("waiting for {others} of {founders} founders: {away}");
-        Some(text + &differing.collect::<String>())
+        let why = self.absent_targets().chain(differing).collect::<Vec<_>>().join("; ");
+        Some(if why.is_empty() { text } else { format!("{text}: {why}") })
+    }
+
+    /// Each target to which there is no link, and why.
+    fn absent_targets(&self) -> impl Iterator<Item = String> {
+        let linked = |target: SocketAddr| self.router.links().any(|up| up.remote == target);
+        let absent = self.router.targets().filter(move |(target, _)| !linked(*target));
+        absent.map(|(target, _)| {
+            let call = self.router.call(Callee::Target(target));
+            match call.and_then(|call| call.error.as_ref()) {
+                Some(error) => format!("{target}: {error}"),
+                None => format!("{target}: not answered yet"),
+            }
+        })
     }
 
     /// Throws away what this host knows of the ring, and is told everything anew. Its containers

@@ -4,6 +4,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -13,29 +14,36 @@ use serde_json::{Value, json};
 use crate::fixture::PATIENCE;
 
 /// A connection to a host's local API.
-pub(crate) struct Api(BufReader<UnixStream>);
+pub(crate) struct Api {
+    stream: BufReader<UnixStream>,
+    /// How long meshd may take for an answer.
+    pub(crate) patience: Duration,
+}
 
 impl Api {
     pub(crate) fn new(host: &Host) -> Result<Self> {
         let stream = UnixStream::connect(host.socket())?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self(BufReader::new(stream)))
+        Ok(Self { stream: BufReader::new(stream), patience: Duration::from_secs(8) })
     }
 
     /// What was answered with 200; anything else is an error that says it.
     pub(crate) fn post(&mut self, path: &str, body: &Value) -> Result<Value> {
         let body = body.to_string();
-        let head = "Host: localhost\r\nContent-Type: application/json\r\nmesh-patience-ms: 8000";
+        let patience = self.patience.as_millis();
+        let head = format!(
+            "Host: localhost\r\nContent-Type: application/json\r\nmesh-patience-ms: {patience}"
+        );
         let length = body.len();
         let request =
             format!("POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}");
-        self.0.get_mut().write_all(request.as_bytes())?;
+        self.stream.get_mut().write_all(request.as_bytes())?;
         let mut status = String::new();
-        self.0.read_line(&mut status)?;
+        self.stream.read_line(&mut status)?;
         let mut length = 0;
         loop {
             let mut line = String::new();
-            ensure!(self.0.read_line(&mut line)? > 0, "meshd hung up");
+            ensure!(self.stream.read_line(&mut line)? > 0, "meshd hung up");
             let line = line.trim().to_ascii_lowercase();
             if line.is_empty() {
                 break;
@@ -45,7 +53,7 @@ impl Api {
             }
         }
         let mut answer = vec![0; length];
-        self.0.read_exact(&mut answer)?;
+        self.stream.read_exact(&mut answer)?;
         let text = String::from_utf8_lossy(&answer);
         ensure!(status.contains(" 200 "), "{path}: {text}");
         serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
