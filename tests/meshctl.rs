@@ -99,6 +99,7 @@ fn status(ready: bool) -> Status {
             owned: 4096,
             allocated: 2,
             ring_entries: 4,
+            ring_digest: "00ff".into(),
             conflicts: vec![],
             epoch: 1,
             electors: vec![],

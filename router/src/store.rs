@@ -149,6 +149,18 @@ pub struct Store<R: Register> {
 }
 
 impl<R: Register> Store<R> {
+    /// A hash of every entry with its dot: two replicas that hold the same give the same. It looks
+    /// at each entry.
+    pub fn digest(&self) -> u128 {
+        use siphasher::sip128::{Hasher128, SipHasher13};
+        use std::hash::Hasher;
+        let mut hasher = SipHasher13::new();
+        for item in &self.entries {
+            hasher.write(&crate::codec::encode(&item));
+        }
+        hasher.finish128().as_u128()
+    }
+
     /// An empty replica of peer `me`.
     pub fn new(me: PeerId) -> Self {
         Self {

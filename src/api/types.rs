@@ -153,6 +153,10 @@ pub struct Ipam {
     pub allocated: usize,
     /// Entries of the ring.
     pub ring_entries: usize,
+    /// A hash of all that this host knows of the ring, hexadecimal: hosts that know the same show
+    /// the same.
+    #[serde(default)]
+    pub ring_digest: String,
     /// Addresses that two hosts gave away, in words.
     pub conflicts: Vec<String>,
     /// The number of the newest common decision.

@@ -1,5 +1,7 @@
 //! `connect`, `forget` and `peer`: the other hosts.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 
 use super::{
@@ -7,6 +9,10 @@ use super::{
     table::{list, table},
 };
 use crate::api::types::{Done, Peer, RemoveRequest, Removed, TargetRequest};
+
+/// How long a removal is waited for. A dead host's links end after 4 s; who is alive answers within
+/// a second.
+const REMOVAL: Duration = Duration::from_secs(15);
 
 /// Flags of `connect` and `forget`.
 #[derive(Debug, Args)]
@@ -57,7 +63,7 @@ pub(super) async fn run(command: PeerCommand, global: &Global) -> anyhow::Result
         }
         PeerCommand::Remove { peers, force } => {
             let request = RemoveRequest { peers, force };
-            let client = global.patient_client();
+            let client = global.client().with_patience(REMOVAL);
             let removed: Removed = client.post("/v1/peers/remove", &request).await?;
             global.print(&removed, |removed| {
                 let Removed { addresses, epoch, .. } = removed;

@@ -1,14 +1,14 @@
 //! What the mesh decides together, seen from one host: founding, removal, new ranges, the lease; and
 //! what a host does that learns that its own picture of the ring is worth nothing any more.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use ipnetwork::IpNetwork;
 use mesh_ipam::{
     Block,
     council::{Surroundings, Upheaval, WishId, WishState, message::CouncilMessage},
 };
-use mesh_router::{PeerId, Time, member};
+use mesh_router::{PeerId, Time, dialer::Callee, member};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,7 @@ use super::{
     Node,
     event::{Credentials, RequestId},
     peers::PeerMessage,
+    removing::Removal,
     request::{Code, Refusal, Reply, Request},
 };
 use crate::api::types;
@@ -44,15 +45,15 @@ pub(super) struct Founding {
 
 /// A request that waits for a decree.
 #[derive(Debug)]
-struct Pending {
-    id: RequestId,
-    wish: WishId,
-    until: Time,
-    what: What,
+pub(super) struct Pending {
+    pub(super) id: RequestId,
+    pub(super) wish: WishId,
+    pub(super) until: Time,
+    pub(super) what: What,
 }
 
 #[derive(Debug, Clone)]
-enum What {
+pub(super) enum What {
     Range,
     Remove { peers: BTreeSet<PeerId>, addresses: u64 },
 }
@@ -60,10 +61,12 @@ enum What {
 /// The node's part of the council.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
-    pending: Vec<Pending>,
+    pub(super) pending: Vec<Pending>,
+    /// Removals that wait until those they name are surely silent.
+    pub(super) removals: Vec<Removal>,
     /// The removal that the lease called for.
     expired: Option<(WishId, BTreeSet<PeerId>)>,
-    review_at: Time,
+    pub(super) review_at: Time,
     members: BTreeSet<PeerId>,
     reachable: BTreeSet<PeerId>,
     long_away: BTreeSet<PeerId>,
@@ -85,7 +88,10 @@ impl Node {
                     Err(refusal) => self.reply(id, Err(refusal)),
                 };
             }
-            Request::PeerRemove { peers, force } => self.remove_peers(&peers, force),
+            Request::PeerRemove { peers, force } => match self.peers_to_remove(&peers) {
+                Ok(peers) => return self.begin_removing(Removal { id, peers, force, until }),
+                Err(refusal) => Err(refusal),
+            },
             Request::RangeAdd(range) => self.add_range(range),
             _ => unreachable!("the caller hands in nothing else"),
         };
@@ -155,7 +161,7 @@ impl Node {
         Ok(())
     }
 
-    fn remove_peers(&mut self, names: &[String], force: bool) -> Result<(WishId, What), Refusal> {
+    fn peers_to_remove(&self, names: &[String]) -> Result<BTreeSet<PeerId>, Refusal> {
         self.check_settled()?;
         if names.is_empty() || names.len() > REMOVED_MAX {
             let text = format!("a removal names 1 to {REMOVED_MAX} peers");
@@ -167,15 +173,7 @@ impl Node {
             let text = "a host cannot remove itself";
             return Err(Refusal::new(Code::Invalid, text, "run `meshctl leave` on it"));
         }
-        let here = peers.iter().find(|peer| self.router.paths().contains_key(peer));
-        if let Some(peer) = here.filter(|_| !force) {
-            let text = format!("{} is alive: it can be reached now", self.router.name_of(*peer));
-            let hint = "run `meshctl leave` on it, or stop its meshd first";
-            return Err(Refusal::new(Code::Conflict, text, hint));
-        }
-        let addresses = peers.iter().map(|peer| self.ipam.owned_by(*peer)).sum();
-        let wish = self.ipam.wish_removal(&peers, force);
-        Ok((wish, What::Remove { peers, addresses }))
+        Ok(peers)
     }
 
     /// The peer with this name or id, or with an id that begins so.
@@ -227,6 +225,7 @@ impl Node {
             self.start_over(upheaval);
         }
         self.compare();
+        self.progress_removals();
         if self.desk.review_at <= self.now {
             self.desk.review_at = self.now + REVIEW_EVERY;
             self.review_council();
@@ -234,6 +233,7 @@ impl Node {
         if self.router.is_settled() || self.founding.is_some() {
             self.drive_council();
         }
+        self.progress_removals();
         self.settle_pending();
         self.announce_epoch();
     }
@@ -242,6 +242,7 @@ impl Node {
     pub(super) fn council_timeout(&self) -> Option<Time> {
         self.mesh.as_ref()?;
         let pending = self.desk.pending.iter().map(|pending| pending.until);
+        let pending = pending.chain(self.desk.removals.iter().map(|removal| removal.until));
         let drives = self.router.is_settled() || self.founding.is_some();
         let driven = self.ipam.council_timeout().filter(|_| drives);
         let compare = self.compare_timeout();
@@ -288,12 +289,15 @@ impl Node {
         let electors = self.ipam.electors();
         let me = self.config.me;
         let here = |peer: &&PeerId| **peer == me || self.desk.reachable.contains(peer);
-        if 2 * electors.iter().filter(here).count() > electors.len() {
+        let majority = 2 * electors.iter().filter(here).count() > electors.len();
+        if majority {
             self.desk.majority_at = Some(now);
         }
         if self.router.is_settled() && !self.is_leaving() {
             self.ipam.claim_held();
-            self.remove_expired(&electors);
+            if majority {
+                self.remove_expired(&electors);
+            }
         }
     }
 
@@ -478,14 +482,31 @@ impl Node {
         let linked = self.router.links().map(|up| up.peer).chain([me]).collect::<BTreeSet<_>>();
         let there = linked.union(&answered).count();
         let others = usize::from(founders).saturating_sub(there);
-        let differing = self.ipam.differing_founders();
-        let differing = differing.iter().map(|(peer, theirs)| match theirs {
-            0 => format!("; {} founds no mesh", self.router.name_of(*peer)),
-            _ => format!("; {} was told {theirs} founders", self.router.name_of(*peer)),
+        let text = format!("waiting for {others} of {founders} founders");
+        let differing = self.ipam.differing_founders().iter().map(|(peer, theirs)| {
+            // Before the mesh is founded nobody has told its name.
+            let link = self.router.link_to(*peer).map(|up| up.remote.ip().to_string());
+            let who = link.unwrap_or_else(|| self.router.name_of(*peer));
+            match theirs {
+                0 => format!("{who} founds no mesh"),
+                _ => format!("{who} was told {theirs} founders"),
+            }
         });
-        let away = self.joining.as_ref().map_or_else(String::new, super::membership::Joining::why);
-        let text = format!("waiting for {others} of {founders} founders: {away}");
-        Some(text + &differing.collect::<String>())
+        let why = self.absent_targets().chain(differing).collect::<Vec<_>>().join("; ");
+        Some(if why.is_empty() { text } else { format!("{text}: {why}") })
+    }
+
+    /// Each target to which there is no link, and why.
+    fn absent_targets(&self) -> impl Iterator<Item = String> {
+        let linked = |target: SocketAddr| self.router.links().any(|up| up.remote == target);
+        let absent = self.router.targets().filter(move |(target, _)| !linked(*target));
+        absent.map(|(target, _)| {
+            let call = self.router.call(Callee::Target(target));
+            match call.and_then(|call| call.error.as_ref()) {
+                Some(error) => format!("{target}: {error}"),
+                None => format!("{target}: not answered yet"),
+            }
+        })
     }
 
     /// Throws away what this host knows of the ring, and is told everything anew. Its containers

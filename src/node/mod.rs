@@ -9,6 +9,7 @@
 //! * `attachment`, `attaching`, `standing`: what containers are given, and the states that this
 //!   goes through. `wishes`: which addresses they ask for. `claims`: addresses set aside.
 //! * `membership`: init and join. `leaving`: leave. `peers`: what follows from who can be reached.
+//! * `council`, `removing`: what is decided together with others.
 //! * `acknowledge`: answers that wait for the disk.
 //! * `naming`: records by hand. `plan`, `status`: pure views of the whole.
 
@@ -25,6 +26,7 @@ mod membership;
 mod naming;
 mod peers;
 mod plan;
+mod removing;
 pub mod request;
 mod rows;
 mod standing;

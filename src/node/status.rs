@@ -40,7 +40,8 @@ impl Node {
     }
 
     fn others(&self) -> impl Iterator<Item = (PeerId, &member::Info)> {
-        member::present(self.router.members()).filter(|(peer, _)| *peer != self.config.me)
+        let others = member::present(self.router.members());
+        others.filter(|(peer, _)| *peer != self.config.me && !self.ipam.is_removed(*peer))
     }
 
     fn peer_counts(&self) -> PeerCounts {
@@ -97,6 +98,9 @@ impl Node {
         let Some(desired) = self.desired() else { return Vec::new() };
         let mut paths = Vec::new();
         for (peer, nexthop) in &desired.nexthops {
+            if self.ipam.is_removed(*peer) {
+                continue;
+            }
             let relay = (nexthop.via != *peer).then(|| self.router.name_of(nexthop.via));
             let (state, reason) = match (nexthop.certain, &relay) {
                 (true, None) => ("up", "direct".to_owned()),
@@ -140,6 +144,7 @@ impl Node {
             allocated: held.map(|slot| slot.record.addresses.len()).sum::<usize>()
                 - self.lent.len(),
             ring_entries: self.ipam.entries(),
+            ring_digest: format!("{:032x}", self.ipam.store().digest()),
             conflicts: self.conflicts(),
             epoch: self.ipam.epoch().number,
             electors: self

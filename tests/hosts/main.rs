@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod addresses;
+mod api;
+mod council;
 mod demo;
 mod fixture;
 mod lab;

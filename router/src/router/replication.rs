@@ -7,7 +7,7 @@ use crate::{
     Time,
     frame::{Digest, Frame},
     link::LinkId,
-    neighbour::{Replicas, announced},
+    neighbour::{Neighbour, Replicas, announced},
     replica::{Kind, Replica},
     store::VersionVector,
 };
@@ -37,7 +37,7 @@ impl Router {
                 self.neighbour(link).want(vectors, pull);
                 self.pump_due = true;
             }
-            Frame::Synced { pull } => self.on_synced((link, pull), now),
+            Frame::Synced { pull } => self.on_synced((link, pull), replicas, now),
             Frame::Delta { kind, bytes } => {
                 return self.on_delta(link, (kind, &bytes), replicas, now);
             }
@@ -94,12 +94,17 @@ impl Router {
         // is all. Its equal may have lost as much.
         let told = self.settled && self.synced;
         if (differs || !told) && self.may_pull(link, now) {
-            self.neighbour(link).mismatches = 0;
-            self.pulling = Some((link, now + PULL_MAX));
-            self.pulls += 1;
-            let pull = self.pulls;
-            self.send(link, false, &Frame::Want { vectors, pull });
+            self.pull(link, vectors, now);
         }
+    }
+
+    /// Asks a neighbour for all that this host lacks.
+    fn pull(&mut self, link: LinkId, vectors: [VersionVector; Kind::COUNT], now: Time) {
+        self.neighbour(link).mismatches = 0;
+        self.pulling = Some((link, now + PULL_MAX));
+        self.pulls += 1;
+        let pull = self.pulls;
+        self.send(link, false, &Frame::Want { vectors, pull });
     }
 
     /// Whether this neighbour may be asked for all that we lack: one at a time. Whoever did not
@@ -116,13 +121,24 @@ impl Router {
         }
     }
 
-    fn on_synced(&mut self, (link, pull): (LinkId, u64), now: Time) {
+    fn on_synced(&mut self, (link, pull): (LinkId, u64), replicas: &Replicas<'_>, now: Time) {
         // An answer to an earlier question, since when this host has forgotten what it knew or has
         // begun to listen to somebody else, says nothing.
         if pull != self.pulls || self.pulling.is_none_or(|(from, _)| from != link) {
             return;
         }
         self.pulling = None;
+        // Another may know more of this host's own writes than the one that was asked.
+        let ours = announced(&self.members, replicas);
+        let knows_more = |n: &Neighbour| {
+            Kind::ALL
+                .iter()
+                .any(|kind| n.has_of_ours(*kind, self.me) > ours[*kind as usize].get(&self.me))
+        };
+        let better = self.neighbours.iter().find(|(_, neighbour)| knows_more(neighbour));
+        if let Some((better, _)) = better.filter(|_| !self.settled) {
+            return self.pull(*better, ours, now);
+        }
         self.synced = true;
         if !self.settled && !self.tells {
             self.settle(now);

@@ -43,6 +43,7 @@ fn status() -> Status {
             owned: 4096,
             allocated: 2,
             ring_entries: 4,
+            ring_digest: "00ff".into(),
             conflicts: vec![],
             epoch: 1,
             electors: vec![],

@@ -1,0 +1,81 @@
+//! Removals on their way to the council: nobody is removed who answers.
+//!
+//! The links to a host that died count as up for some seconds more. So whoever is to be removed and
+//! seems to be there is asked: an answer refuses the removal, silence is waited for.
+
+use std::collections::BTreeSet;
+
+use mesh_router::{PeerId, Time};
+
+use super::{
+    Node,
+    council::{Pending, What},
+    event::RequestId,
+    peers::PeerMessage,
+    request::{Code, Refusal},
+};
+
+/// A removal that somebody asked for.
+#[derive(Debug)]
+pub(super) struct Removal {
+    pub(super) id: RequestId,
+    pub(super) peers: BTreeSet<PeerId>,
+    pub(super) force: bool,
+    pub(super) until: Time,
+}
+
+impl Node {
+    /// Takes a removal; it begins as soon as nobody whom it names can be reached.
+    pub(super) fn begin_removing(&mut self, removal: Removal) {
+        for peer in self.reached(&removal) {
+            self.send_to_peer(peer, &PeerMessage::AreYouThere);
+        }
+        self.desk.removals.push(removal);
+    }
+
+    fn reached(&self, removal: &Removal) -> Vec<PeerId> {
+        let paths = self.router.paths();
+        removal.peers.iter().filter(|peer| paths.contains_key(peer)).copied().collect()
+    }
+
+    pub(super) fn progress_removals(&mut self) {
+        for removal in std::mem::take(&mut self.desk.removals) {
+            match self.reached(&removal).first() {
+                Some(peer) if !removal.force && removal.until <= self.now => {
+                    let refusal = self.is_alive(*peer, "can be reached");
+                    self.reply(removal.id, Err(refusal));
+                }
+                Some(_) if !removal.force => self.desk.removals.push(removal),
+                _ => self.remove_now(removal),
+            }
+        }
+    }
+
+    fn remove_now(&mut self, removal: Removal) {
+        let Removal { id, peers, force, until } = removal;
+        let addresses = peers.iter().map(|peer| self.ipam.owned_by(*peer)).sum();
+        let wish = self.ipam.wish_removal(&peers, force);
+        let what = What::Remove { peers, addresses };
+        self.desk.pending.push(Pending { id, wish, until, what });
+        // The council looks at once who is there.
+        self.desk.review_at = Time::ZERO;
+    }
+
+    /// Somebody who is to be removed has answered.
+    pub(super) fn removal_is_answered(&mut self, by: PeerId) {
+        for removal in std::mem::take(&mut self.desk.removals) {
+            if removal.peers.contains(&by) && !removal.force {
+                let refusal = self.is_alive(by, "answered just now");
+                self.reply(removal.id, Err(refusal));
+            } else {
+                self.desk.removals.push(removal);
+            }
+        }
+    }
+
+    fn is_alive(&self, peer: PeerId, why: &str) -> Refusal {
+        let text = format!("{} is alive: it {why}", self.router.name_of(peer));
+        let hint = "run `meshctl leave` on it, or stop its meshd first";
+        Refusal::new(Code::Conflict, text, hint)
+    }
+}
