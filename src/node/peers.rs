@@ -50,11 +50,14 @@ pub(super) enum PeerMessage {
         /// The counter that was asked for.
         counter: u64,
     },
-<<<<<<< HEAD
     /// The sender wants to put the ring's base forward: what does the receiver promise?
     AskPromise,
     /// This.
     Promised(Promise),
+    /// Somebody wants the receiver removed: is it alive?
+    AreYouThere,
+    /// Yes.
+    IAmHere,
 }
 
 /// What is looked at now and then.
@@ -68,12 +71,6 @@ pub(super) struct Keeping {
     left: BTreeMap<PeerId, Time>,
     /// What owners promised about their writes to the ring.
     promises: BTreeMap<PeerId, Promise>,
-=======
-    /// Somebody wants the receiver removed: is it alive?
-    AreYouThere,
-    /// Yes.
-    IAmHere,
->>>>>>> hosts
 }
 
 /// A peer that cannot be reached.
@@ -105,7 +102,6 @@ impl Node {
                 self.confirm_hand_over(from, counter, decreed);
             }
             Ok(PeerMessage::TakenOver { counter }) => self.taken_over(from, counter),
-<<<<<<< HEAD
             Ok(PeerMessage::AskPromise) => {
                 if let Some(promise) = self.ipam.promise(self.journal.is_idle()) {
                     self.send_to_peer(from, &PeerMessage::Promised(promise));
@@ -114,10 +110,8 @@ impl Node {
             Ok(PeerMessage::Promised(promise)) => {
                 self.keeping.promises.insert(from, promise);
             }
-=======
             Ok(PeerMessage::AreYouThere) => self.send_to_peer(from, &PeerMessage::IAmHere),
             Ok(PeerMessage::IAmHere) => self.removal_is_answered(from),
->>>>>>> hosts
             Err(error) => {
                 let name = self.router.name_of(from);
                 self.notice(true, format!("{name} sent a message that is none: {error}"));

@@ -133,7 +133,7 @@ impl Router {
         let knows_more = |n: &Neighbour| {
             Kind::ALL
                 .iter()
-                .any(|kind| n.has_of_ours(*kind, self.me) > ours[*kind as usize].get(&self.me))
+                .any(|kind| n.has_of(*kind, self.me) > ours[*kind as usize].get(&self.me))
         };
         let better = self.neighbours.iter().find(|(_, neighbour)| knows_more(neighbour));
         if let Some((better, _)) = better.filter(|_| !self.settled) {
