@@ -170,9 +170,6 @@ impl Ipam {
         barring: &BTreeSet<PeerId>,
     ) -> Result<bool, RunError> {
         let bars = self.barred();
-        if bars.is_empty() {
-            return self.absorb(bytes);
-        }
         self.ring.set_bars(bars.difference(barring).copied().collect());
         let taken = self.absorb(bytes);
         self.apply_bars();

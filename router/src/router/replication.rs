@@ -131,9 +131,9 @@ impl Router {
         // Another may know more of this host's own writes than the one that was asked.
         let ours = announced(&self.members, replicas);
         let knows_more = |n: &Neighbour| {
-            Kind::ALL
-                .iter()
-                .any(|kind| n.has_of(*kind, self.me) > ours[*kind as usize].get(&self.me))
+            Kind::ALL.iter().any(|kind| {
+                n.has_of(*kind, self.me).unwrap_or(0) > ours[*kind as usize].get(&self.me)
+            })
         };
         let better = self.neighbours.iter().find(|(_, neighbour)| knows_more(neighbour));
         if let Some((better, _)) = better.filter(|_| !self.settled) {
