@@ -54,7 +54,9 @@ impl World {
 
     /// The machine is switched off, in an orderly way or not: its containers are gone.
     pub(crate) fn power_off(&mut self, host: usize) {
-        if !self.hosts[host].is_member() || !self.is_spare(host) {
+        // Before there are three electors, nobody could remove the only one without force.
+        let electors = self.hosts.iter().map(|host| host.node.ipam().electors().len()).max();
+        if !self.hosts[host].is_member() || !self.is_spare(host) || electors < Some(3) {
             return;
         }
         self.hosts[host].off = true;

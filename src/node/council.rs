@@ -374,6 +374,15 @@ impl Node {
         })
     }
 
+    /// This host leaves: nobody's wish is pursued any more.
+    pub(super) fn dismiss_pending(&mut self) {
+        for pending in std::mem::take(&mut self.desk.pending) {
+            let text = "this host was told to leave the mesh meanwhile";
+            let hint = "ask another host of the mesh";
+            self.reply(pending.id, Err(Refusal::new(Code::Conflict, text, hint)));
+        }
+    }
+
     /// Answers whose wish has come true, and whose patience has ended.
     fn settle_pending(&mut self) {
         for pending in std::mem::take(&mut self.desk.pending) {

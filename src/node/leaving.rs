@@ -80,7 +80,10 @@ impl Node {
 
     pub(super) fn progress_leaving(&mut self) {
         let Some(leaving) = &self.leaving else { return };
+        let settled = self.router.is_settled();
         match leaving.stage {
+            // It learns first what it owns.
+            _ if !settled => {}
             LeavingStage::Emptying if self.slots.keys().all(|of| *of == gateway_holder()) => {
                 self.clear_kernel();
             }
@@ -108,7 +111,7 @@ impl Node {
                 LeavingStage::Parting | LeavingStage::Clearing { done: true } => {
                     "no peer could be reached to take our blocks over".to_owned()
                 }
-                _ => "the containers' links were not removed in time".to_owned(),
+                _ => "the kernel has not removed the containers' links in time".to_owned(),
             };
             self.leaving = None;
             self.ipam.stay();
@@ -238,6 +241,7 @@ impl Node {
         if let Some(leaving) = self.leaving.take() {
             self.acknowledge(leaving.id, Ok(Reply::Done));
         }
+        self.dismiss_pending();
         self.delete_everything();
         let counter = self.ipam.store().own_counter();
         if let Some(mesh) = self.mesh.as_ref().filter(|_| counter > 0) {

@@ -7,7 +7,8 @@ use crate::host::Host;
 
 /// No address is held here that is somebody else's: unless the host's blocks were taken from it, or
 /// it has yet to hear whether they were.
-pub(crate) fn owned(host: &Host) -> Result<(), Violation> {
+pub(crate) fn owned(hosts: &[Host], host: usize) -> Result<(), Violation> {
+    let host = &hosts[host];
     if host.dispossessed || host.node.is_unsure() {
         return Ok(());
     }
@@ -16,7 +17,12 @@ pub(crate) fn owned(host: &Host) -> Result<(), Violation> {
     match host.node.ipam().conflicts().into_iter().find(foreign) {
         None => Ok(()),
         Some(conflict) => {
-            let text = format!("h{}: {conflict:?}", host.index);
+            let mut text = format!("h{}: {conflict:?}", host.index);
+            for who in hosts.iter().filter(|who| who.is_member()) {
+                let block = mesh_ipam::Block::single(conflict.address);
+                text += &format!("; h{} ({}):", who.index, who.id.short());
+                text += &super::ownership::entries(who, &block);
+            }
             Err(Violation::new("held", text))
         }
     }
@@ -38,7 +44,7 @@ mod tests {
     fn an_address_that_is_held_and_not_owned_is_noticed() {
         let mut dice = Dice::new(1, 0);
         let mut host = Host::new(0, &mut dice).unwrap();
-        assert!(owned(&host).is_ok());
+        assert!(owned(std::slice::from_ref(&host), 0).is_ok());
         let holder = Holder { container: "c1".into(), interface: "eth0".into() };
         let addresses = vec!["10.32.0.9".parse().unwrap()];
         let key = encode(&holder);
@@ -47,6 +53,6 @@ mod tests {
         host.disk.begin(BatchId(1), vec![write], 0);
         host.disk.store(BatchId(1));
         host.start(0, &mut dice).unwrap();
-        assert!(owned(&host).is_err());
+        assert!(owned(std::slice::from_ref(&host), 0).is_err());
     }
 }

@@ -110,7 +110,7 @@ pub(crate) fn step(world: &mut World, host: usize) -> Result<(), Violation> {
     for kind in changed {
         durable::behind(&world.hosts, host, (Kind::ALL[kind], &vectors[kind]))?;
     }
-    held::owned(&world.hosts[host])?;
+    held::owned(&world.hosts, host)?;
     world.hosts[host].seen.vectors = vectors;
     world.hosts[host].seen.held = held;
     world.hosts[host].seen.settled = settled;

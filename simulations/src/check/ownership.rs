@@ -21,7 +21,7 @@ pub(crate) fn single(hosts: &[Host], host: usize) -> Result<(), Violation> {
 }
 
 /// What a host's ring says about a block.
-fn entries(host: &Host, block: &Block) -> String {
+pub(crate) fn entries(host: &Host, block: &Block) -> String {
     let about = |key: &RingKey| match key {
         RingKey::Range(range) | RingKey::Block(range) => range.overlaps(block),
         RingKey::Epoch | RingKey::Elector(_) | RingKey::Removed(_) | RingKey::Base => true,
