@@ -230,7 +230,7 @@ impl Node {
             self.desk.review_at = self.now + REVIEW_EVERY;
             self.review_council();
         }
-        if self.router.is_settled() || self.founding.is_some() {
+        if self.may_vote() {
             self.drive_council();
         }
         self.progress_removals();
@@ -243,10 +243,15 @@ impl Node {
         self.mesh.as_ref()?;
         let pending = self.desk.pending.iter().map(|pending| pending.until);
         let pending = pending.chain(self.desk.removals.iter().map(|removal| removal.until));
-        let drives = self.router.is_settled() || self.founding.is_some();
-        let driven = self.ipam.council_timeout().filter(|_| drives);
+        let driven = self.ipam.council_timeout().filter(|_| self.may_vote());
         let compare = self.compare_timeout();
         pending.chain(driven).chain(compare).chain([self.desk.review_at]).min()
+    }
+
+    /// Who is still being told what it once wrote does not vote, but in founding; nor do two machines
+    /// with one vote.
+    fn may_vote(&self) -> bool {
+        (self.router.is_settled() || self.founding.is_some()) && self.twin_words().is_none()
     }
 
     fn drive_council(&mut self) {
@@ -264,8 +269,7 @@ impl Node {
     }
 
     pub(super) fn on_council(&mut self, from: PeerId, message: CouncilMessage) {
-        // Who is still being told what it once wrote does not vote, but in founding.
-        if self.router.is_settled() || self.founding.is_some() {
+        if self.may_vote() {
             let dice = self.rng.random();
             let (ipam, around) = self.council_parts(dice);
             ipam.handle_council(from, message, &around);

@@ -3,7 +3,7 @@
 //! Detection has graded effects and all here are reversible: after [`HIDE_AFTER`] a peer's names
 //! are hidden, and they are back at once when it is. Its addresses are never given away by a timer.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use mesh_ipam::{
     SpaceMessage,
@@ -47,6 +47,11 @@ pub(super) enum PeerMessage {
     AreYouThere,
     /// Yes.
     IAmHere,
+    /// Another machine has the receiver's identity.
+    Twin {
+        /// Where the sender saw it.
+        address: SocketAddr,
+    },
 }
 
 /// A peer that cannot be reached.
@@ -79,6 +84,7 @@ impl Node {
             }
             Ok(PeerMessage::TakenOver { counter }) => self.taken_over(from, counter),
             Ok(PeerMessage::AreYouThere) => self.send_to_peer(from, &PeerMessage::IAmHere),
+            Ok(PeerMessage::Twin { address }) => self.told_of_twin(address),
             Ok(PeerMessage::IAmHere) => self.removal_is_answered(from),
             Err(error) => {
                 let name = self.router.name_of(from);

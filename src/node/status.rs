@@ -174,7 +174,7 @@ impl Node {
             };
             format!("{} is held here by {} and {owner}", conflict.address, conflict.holder)
         };
-        self.ipam.conflicts().iter().map(words).collect()
+        self.twin_words().into_iter().chain(self.ipam.conflicts().iter().map(words)).collect()
     }
 
     fn target_list(&self) -> Vec<Target> {
