@@ -154,6 +154,7 @@ impl Node {
                 .map(|peer| self.router.name_of(peer))
                 .collect(),
             lease: self.lease_words(),
+            told_anew: self.told_anew_words(),
         }
     }
 

@@ -191,7 +191,16 @@ fn of_two_sides_that_remove_each_other_one_wins() {
             println!("{}: {}", hosts[index].name(), status.ipam.conflicts[0]);
             ensure!(status.ipam.conflicts[0].contains(&address), "{:?}", status.ipam.conflicts);
         }
-        ensure!(hosts[3].log().contains("was removed from the mesh"), "the host does not say it");
+        for host in &hosts[3..] {
+            let told =
+                host.status()?.ipam.told_anew.context("it does not say that it was removed")?;
+            ensure!(
+                told.contains("this host was removed from the mesh while it was away"),
+                "{told}"
+            );
+            let page = host.meshctl_call(&["status"]).output()?;
+            ensure!(said(&page).contains("told anew"), "{page:?}");
+        }
         // Nothing else is held twice, and the container keeps what it has.
         for (index, host) in hosts.iter().enumerate() {
             Api::new(host)?.claim_any(&format!("after{index}"))?;
