@@ -10,11 +10,11 @@ use super::Node;
 
 /// How long a host whose disk is surely the last run's waits for a peer after a start.
 const COMPARE_TRUSTED: Duration = Duration::from_secs(2);
-/// How long a host with a disk that may be an old one waits for the other peers once one has told it
-/// everything: that one may lag.
+/// How long a host with a disk that may be an old one waits for the other peers once one has told
+/// it everything: that one may lag.
 const COMPARE_OTHERS: Duration = Duration::from_secs(10);
-/// How long a host that knows nobody, but whose disk may be an old one, waits for somebody who knows
-/// it.
+/// How long a host that knows nobody, but whose disk may be an old one, waits for somebody who
+/// knows it.
 const COMPARE_UNKNOWN: Duration = Duration::from_secs(5);
 
 impl Node {
@@ -45,7 +45,8 @@ impl Node {
         }
         let name = self.router.name_of(peer);
         let why = format!(
-            "{name} knows later writes of this host than its own disk holds: an old disk was restored"
+            "{name} knows later writes of this host than its own disk holds: an old disk was \
+             restored"
         );
         self.notice(true, format!("{why}; asking the others for what is missing"));
         self.forget_remembering();
@@ -68,9 +69,9 @@ impl Node {
         Some(format!("{} s ago: {why}", self.now.since(*at).as_secs()))
     }
 
-    /// Before a host serves after a restart, a peer tells it what has happened meanwhile: it may have
-    /// been removed, or its disk may be an old one. With a disk that is surely the last run's it
-    /// may write meanwhile.
+    /// Before a host serves after a restart, a peer tells it what has happened meanwhile: it may
+    /// have been removed, or its disk may be an old one. With a disk that is surely the last run's
+    /// it may write meanwhile.
     pub(super) fn begin_comparing(&mut self, now: Time) {
         let trusted = self.config.trusted_disk && !self.doubtful;
         self.write_doubt(!trusted && !self.config.serve_alone);
@@ -130,8 +131,8 @@ impl Node {
             return Some("waiting a moment for peers that this host does not know of".to_owned());
         }
         Some(format!(
-            "after a start a peer is asked first what has happened meanwhile, for an old disk may have \
-             been restored; waiting for one of: {} (or start with --serve-alone)",
+            "after a start a peer is asked first what has happened meanwhile, for an old disk may \
+             have been restored; waiting for one of: {} (or start with --serve-alone)",
             self.names(&others)
         ))
     }

@@ -193,8 +193,8 @@ impl Node {
         pending.chain(driven).chain(compare).chain([self.desk.review_at]).min()
     }
 
-    /// Who is still being told what it once wrote does not vote, but in founding; nor do two machines
-    /// with one vote.
+    /// Who is still being told what it once wrote does not vote, but in founding; nor do two
+    /// machines with one vote.
     fn may_vote(&self) -> bool {
         (self.router.is_settled() || self.founding.is_some()) && self.twin_words().is_none()
     }
@@ -380,8 +380,8 @@ impl Node {
             What::Remove { peers, .. } => Refusal::new(
                 Code::Timeout,
                 format!("{} not removed: {why}", self.names(peers)),
-                "bring these back, or remove them together; --force removes without them, and gives \
-                 an address to two containers if one of them is alive and uses it",
+                "bring these back, or remove them together; --force removes without them, and \
+                 gives an address to two containers if one of them is alive and uses it",
             ),
         }
     }

@@ -10,7 +10,7 @@
 //!   goes through. `wishes`: which addresses they ask for. `claims`: addresses set aside.
 //! * `membership`: init and join. `leaving`: leave. `peers`: what follows from who can be reached.
 //! * `council`, `removing`: what is decided together with others.
-//! * `comparing`: after a start, a removal or with an old disk. `clones`: two machines with one identity.
+//! * `comparing`: after a start, a removal or with an old disk. `clones`: two with one identity.
 //! * `acknowledge`: answers that wait for the disk.
 //! * `naming`: records by hand. `plan`, `status`: pure views of the whole.
 

@@ -3,7 +3,7 @@
 //! Detection has graded effects and all here are reversible: after [`HIDE_AFTER`] a peer's names
 //! are hidden, and they are back at once when it is. Its addresses are never given away by a timer.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use mesh_ipam::{
     SpaceMessage,
@@ -50,7 +50,7 @@ pub(super) enum PeerMessage {
     /// Another machine has the receiver's identity.
     Twin {
         /// Where the sender saw it.
-        address: SocketAddr,
+        address: std::net::SocketAddr,
     },
 }
 
