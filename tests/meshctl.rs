@@ -104,6 +104,7 @@ fn status(ready: bool) -> Status {
             epoch: 1,
             electors: vec![],
             lease: None,
+            told_anew: None,
         },
         dns: Dns {
             domain: "mesh.internal".to_owned(),

@@ -40,6 +40,9 @@ pub enum DialError {
     /// The other side is this host itself. Never retried.
     #[error("it is this host itself")]
     Ourselves,
+    /// The other side has this host's key, but is another machine.
+    #[error("it has this host's key: one machine is a copy of the other")]
+    Twin,
     /// The other side is not in any mesh yet.
     #[error("it is not in a mesh yet")]
     NotMember,

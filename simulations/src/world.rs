@@ -410,6 +410,7 @@ fn note(trace: &mut Trace, at: (Micros, usize), input: &Input) {
         }
         Input::Timeout => return trace.note(at, "timeout", &[], String::new),
         Input::DialFailed { .. } => "dial failed",
+        Input::Twin { .. } => "twin",
         Input::Persisted(batch) => {
             return trace.note(at, "persisted", &batch.0.to_le_bytes(), || batch.0.to_string());
         }

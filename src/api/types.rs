@@ -168,6 +168,10 @@ pub struct Ipam {
     /// The lease and how this host stands with it, in words; none unless the mesh has one.
     #[serde(default)]
     pub lease: Option<String>,
+    /// When and why this run of the host had to be told the ring anew, in words: it was removed
+    /// while it was away, or its disk was an old one. None if it had not.
+    #[serde(default)]
+    pub told_anew: Option<String>,
 }
 
 /// Names in numbers.

@@ -96,6 +96,8 @@ fn summary(status: &Status, now: Duration) -> String {
         format!("ipam         {}", addresses(&status.ipam)),
         format!("dns          {}", names(status)),
     ];
+    lines.extend(status.ipam.told_anew.iter().map(|text| format!("told anew    {text}")));
+    lines.extend(status.ipam.lease.iter().map(|text| format!("lease        {text}")));
     lines.extend(status.ipam.conflicts.iter().map(|text| format!("conflict     {text}")));
     let troubled = status.paths.iter().filter(|path| path.state != "up");
     lines.extend(

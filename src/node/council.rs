@@ -1,12 +1,11 @@
-//! What the mesh decides together, seen from one host: founding, removal, new ranges, the lease; and
-//! what a host does that learns that its own picture of the ring is worth nothing any more.
+//! What the mesh decides together, seen from one host: founding, removal, new ranges, the lease.
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use ipnetwork::IpNetwork;
 use mesh_ipam::{
     Block,
-    council::{Surroundings, Upheaval, WishId, WishState, message::CouncilMessage},
+    council::{Surroundings, WishId, WishState, message::CouncilMessage},
 };
 use mesh_router::{PeerId, Time, dialer::Callee, member};
 use rand::RngExt;
@@ -25,16 +24,6 @@ use crate::api::types;
 const REVIEW_EVERY: Duration = Duration::from_secs(1);
 /// An elector that was not reached for this long gives its seat to somebody else.
 const SEAT_AWAY_MAX: Duration = Duration::from_secs(60);
-/// How long a host whose disk is surely the last run's waits for a peer after a start.
-const COMPARE_TRUSTED: Duration = Duration::from_secs(2);
-/// How long a host with a disk that may be an old one waits for the other peers once one has told it
-/// everything: that one may lag.
-const COMPARE_OTHERS: Duration = Duration::from_secs(10);
-/// How long a host that knows nobody, but whose disk may be an old one, waits for somebody who knows
-/// it.
-const COMPARE_UNKNOWN: Duration = Duration::from_secs(5);
-/// Hosts that one removal may name. Chosen: far more than die at once.
-const REMOVED_MAX: usize = 256;
 
 /// The mesh is being founded together with others; the row on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +61,8 @@ pub(super) struct Desk {
     long_away: BTreeSet<PeerId>,
     /// When a majority of electors was last reached.
     majority_at: Option<Time>,
+    /// When this host last had to be told the ring anew, and why.
+    pub(super) told_anew: Option<(Time, String)>,
     /// The last state that was decided, to tell people about the next.
     epoch: u64,
 }
@@ -151,7 +142,7 @@ impl Node {
         Ok((wish, What::Range))
     }
 
-    fn check_settled(&self) -> Result<(), Refusal> {
+    pub(super) fn check_settled(&self) -> Result<(), Refusal> {
         if self.mesh.is_none() {
             return Err(super::not_in_a_mesh());
         }
@@ -159,52 +150,6 @@ impl Node {
             return Err(self.not_ready());
         }
         Ok(())
-    }
-
-    fn peers_to_remove(&self, names: &[String]) -> Result<BTreeSet<PeerId>, Refusal> {
-        self.check_settled()?;
-        if names.is_empty() || names.len() > REMOVED_MAX {
-            let text = format!("a removal names 1 to {REMOVED_MAX} peers");
-            return Err(Refusal::new(Code::Invalid, text, "`meshctl peer list` shows them"));
-        }
-        let peers: BTreeSet<PeerId> =
-            names.iter().map(|name| self.find_peer(name)).collect::<Result<_, _>>()?;
-        if peers.contains(&self.config.me) {
-            let text = "a host cannot remove itself";
-            return Err(Refusal::new(Code::Invalid, text, "run `meshctl leave` on it"));
-        }
-        Ok(peers)
-    }
-
-    /// The peer with this name or id, or with an id that begins so.
-    fn find_peer(&self, text: &str) -> Result<PeerId, Refusal> {
-        let members = self.router.members();
-        let infos = members.iter().filter_map(|(key, _)| match key {
-            member::MemberKey::Info(peer) => Some(*peer),
-            member::MemberKey::Reach(_) => None,
-        });
-        let fits = |peer: &PeerId| {
-            let named = member::info(members, *peer).is_some_and(|info| info.name == text);
-            named || (text.len() >= 8 && peer.to_string().starts_with(text))
-        };
-        let found: Vec<PeerId> = infos.filter(fits).collect();
-        if let Ok(peer) = text.parse::<PeerId>()
-            && found.is_empty()
-            && self.ipam.owns_anything(peer)
-        {
-            return Ok(peer);
-        }
-        match found[..] {
-            [peer] => Ok(peer),
-            [] => {
-                let text = format!("no peer is called {text:?}");
-                Err(Refusal::new(Code::NotFound, text, "`meshctl peer list` shows names and ids"))
-            }
-            _ => {
-                let text = format!("{} peers are called {text:?}", found.len());
-                Err(Refusal::new(Code::Invalid, text, "give the id from `meshctl peer list`"))
-            }
-        }
     }
 
     /// Members that have neither left nor been removed, this host included.
@@ -230,7 +175,7 @@ impl Node {
             self.desk.review_at = self.now + REVIEW_EVERY;
             self.review_council();
         }
-        if self.router.is_settled() || self.founding.is_some() {
+        if self.may_vote() {
             self.drive_council();
         }
         self.progress_removals();
@@ -243,10 +188,15 @@ impl Node {
         self.mesh.as_ref()?;
         let pending = self.desk.pending.iter().map(|pending| pending.until);
         let pending = pending.chain(self.desk.removals.iter().map(|removal| removal.until));
-        let drives = self.router.is_settled() || self.founding.is_some();
-        let driven = self.ipam.council_timeout().filter(|_| drives);
+        let driven = self.ipam.council_timeout().filter(|_| self.may_vote());
         let compare = self.compare_timeout();
         pending.chain(driven).chain(compare).chain([self.desk.review_at]).min()
+    }
+
+    /// Who is still being told what it once wrote does not vote, but in founding; nor do two
+    /// machines with one vote.
+    fn may_vote(&self) -> bool {
+        (self.router.is_settled() || self.founding.is_some()) && self.twin_words().is_none()
     }
 
     fn drive_council(&mut self) {
@@ -264,8 +214,7 @@ impl Node {
     }
 
     pub(super) fn on_council(&mut self, from: PeerId, message: CouncilMessage) {
-        // Who is still being told what it once wrote does not vote, but in founding.
-        if self.router.is_settled() || self.founding.is_some() {
+        if self.may_vote() {
             let dice = self.rng.random();
             let (ipam, around) = self.council_parts(dice);
             ipam.handle_council(from, message, &around);
@@ -457,13 +406,13 @@ impl Node {
             What::Remove { peers, .. } => Refusal::new(
                 Code::Timeout,
                 format!("{} not removed: {why}", self.names(peers)),
-                "bring these back, or remove them together; --force removes without them, and gives \
-                 an address to two containers if one of them is alive and uses it",
+                "bring these back, or remove them together; --force removes without them, and \
+                 gives an address to two containers if one of them is alive and uses it",
             ),
         }
     }
 
-    fn names(&self, peers: &BTreeSet<PeerId>) -> String {
+    pub(super) fn names(&self, peers: &BTreeSet<PeerId>) -> String {
         let names: Vec<String> = peers.iter().map(|peer| self.router.name_of(*peer)).collect();
         if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
     }
@@ -516,117 +465,6 @@ impl Node {
                 None => format!("{target}: not answered yet"),
             }
         })
-    }
-
-    /// Throws away what this host knows of the ring, and is told everything anew. Its containers
-    /// keep running with what they have.
-    fn start_over(&mut self, upheaval: Upheaval) {
-        let why = match upheaval {
-            Upheaval::Removed => {
-                "this host was removed from the mesh while it was away: its blocks are others' now"
-                    .to_owned()
-            }
-            Upheaval::Tainted(peer) => format!(
-                "this host heard things of {} that were not known when it was removed",
-                self.router.name_of(peer)
-            ),
-        };
-        self.notice(true, format!("{why}; asking the others for the ring as it is"));
-        self.delete_ring();
-        self.ipam.reset_ring();
-        self.journal.forget_marks();
-        self.recall_again(why);
-    }
-
-    /// A peer knows later writes of this host than the host itself.
-    pub(super) fn is_behind(&mut self, peer: PeerId) {
-        if self.recalling || self.mesh.is_none() || !self.router.is_settled() {
-            return;
-        }
-        let name = self.router.name_of(peer);
-        let why = format!(
-            "{name} knows later writes of this host than its own disk holds: an old disk was restored"
-        );
-        self.notice(true, format!("{why}; asking the others for what is missing"));
-        self.forget_remembering();
-        self.ipam.abstain();
-        self.recall_again(why);
-    }
-
-    fn recall_again(&mut self, why: String) {
-        self.remembers = false;
-        self.comparing = None;
-        self.recall_reason = Some(why);
-        self.router.unsettle();
-        self.begin_recall();
-    }
-
-    /// Before a host serves after a restart, a peer tells it what has happened meanwhile: it may have
-    /// been removed, or its disk may be an old one. With a disk that is surely the last run's it
-    /// may write meanwhile.
-    pub(super) fn begin_comparing(&mut self, now: Time) {
-        let trusted = self.config.trusted_disk && !self.doubtful;
-        self.write_doubt(!trusted && !self.config.serve_alone);
-        if trusted || self.config.serve_alone {
-            self.router.settle(now);
-        } else {
-            self.router.tell_though_unsettled();
-            self.begin_recall();
-        }
-        if !self.config.serve_alone {
-            self.router.ask_for_all();
-            self.comparing = Some(now);
-        }
-    }
-
-    fn compare(&mut self) {
-        let Some(since) = self.comparing else { return };
-        let knows_nobody = self.standing_members().len() <= 1;
-        // A disk that is surely as the last run left it is only asked about for a moment.
-        let patience = match (knows_nobody, !self.doubtful) {
-            (true, true) => Some(Duration::ZERO),
-            (true, false) => Some(COMPARE_UNKNOWN),
-            (false, true) => Some(COMPARE_TRUSTED),
-            (false, false) => None,
-        };
-        let waited = self.now.since(since);
-        let over = if self.router.is_synced() {
-            let others = self.standing_members().len().saturating_sub(1);
-            let heard = self.router.greeted() >= others || waited >= COMPARE_OTHERS;
-            !self.doubtful || heard
-        } else {
-            patience.is_some_and(|patience| waited >= patience)
-        };
-        if over && !self.router.is_settled() {
-            // At once, before anything is written.
-            self.router.settle(self.now);
-            self.end_recall();
-        } else if over && !self.recalling {
-            self.comparing = None;
-            self.write_doubt(false);
-        }
-    }
-
-    /// When a host that compares goes on without having been told anything.
-    fn compare_timeout(&self) -> Option<Time> {
-        let since = self.comparing?;
-        let times = [COMPARE_TRUSTED, COMPARE_UNKNOWN, COMPARE_OTHERS].map(|span| since + span);
-        times.into_iter().find(|at| *at > self.now)
-    }
-
-    /// Why a host that may have an old disk does not serve yet.
-    pub(super) fn comparing_words(&self) -> Option<String> {
-        self.comparing?;
-        let mut others = self.standing_members();
-        others.remove(&self.config.me);
-        if others.is_empty() {
-            return Some("waiting a moment for peers that this host does not know of".to_owned());
-        }
-        Some(format!(
-            "after a start a peer is asked first what has happened meanwhile, for an old disk may have \
-             been restored; waiting for one of: {} (or start with --serve-alone)",
-            self.names(&others)
-        ))
     }
 
     fn announce_epoch(&mut self) {

@@ -169,6 +169,11 @@ pub enum Input {
         /// Why.
         error: DialError,
     },
+    /// Another machine with this host's key tried to make a link.
+    Twin {
+        /// From where.
+        remote: SocketAddr,
+    },
     /// A batch, and with it every earlier one, is durable.
     Persisted(BatchId),
     /// A batch, and with it every later one that was begun, could not be written.

@@ -284,6 +284,9 @@ impl Node {
         if let Some(slot) = self.joining.as_mut().and_then(|join| join.targets.get_mut(&target)) {
             *slot = Some(error.clone());
         }
+        if error == DialError::Twin {
+            self.met_twin(target);
+        }
         self.router.dial_failed(target, error, self.now);
     }
 
@@ -396,6 +399,9 @@ impl Node {
         if self.is_leaving() {
             return Some("it is leaving the mesh".to_owned());
         }
+        if let Some(why) = self.twin_words() {
+            return Some(why);
+        }
         if !self.router.is_settled() {
             return Some(self.unsettled_words());
         }
@@ -426,7 +432,7 @@ impl Node {
     /// Why no address may be given away, neither to containers nor to peers, although there are
     /// some: what this host believes to own may be somebody else's by now.
     pub(super) fn unsure_because(&self) -> Option<String> {
-        self.comparing_words().or_else(|| self.lease_lost())
+        self.twin_words().or_else(|| self.comparing_words()).or_else(|| self.lease_lost())
     }
 
     /// Whom this host asked for space, in words; empty when it waits for nobody.

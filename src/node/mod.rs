@@ -10,6 +10,7 @@
 //!   goes through. `wishes`: which addresses they ask for. `claims`: addresses set aside.
 //! * `membership`: init and join. `leaving`: leave. `peers`: what follows from who can be reached.
 //! * `council`, `removing`: what is decided together with others.
+//! * `comparing`: after a start, a removal or with an old disk. `clones`: two with one identity.
 //! * `acknowledge`: answers that wait for the disk.
 //! * `naming`: records by hand. `plan`, `status`: pure views of the whole.
 
@@ -17,6 +18,8 @@ mod acknowledge;
 mod attaching;
 pub mod attachment;
 mod claims;
+mod clones;
+mod comparing;
 mod council;
 pub mod desired;
 pub mod event;
@@ -47,7 +50,7 @@ use rand_chacha::ChaCha8Rng;
 
 use self::{
     attachment::Slot,
-    event::{BatchId, Credentials, Input, Notice, Output, RequestId, Row, Underlay},
+    event::{BatchId, Credentials, DialError, Input, Notice, Output, RequestId, Row, Underlay},
     journal::Journal,
     leaving::Leaving,
     membership::Joining,
@@ -118,6 +121,7 @@ pub struct Node {
     /// The mesh is being founded together with others.
     founding: Option<council::Founding>,
     desk: council::Desk,
+    clones: clones::Clones,
     /// Since when it waits for a peer to tell what has happened while it was down.
     comparing: Option<Time>,
     /// Its disk may be an old one, and nobody has been asked yet.
@@ -176,6 +180,7 @@ impl Node {
             describe_due: true,
             founding: None,
             desk: council::Desk::default(),
+            clones: clones::Clones::default(),
             comparing: None,
             doubtful: false,
             recall_reason: None,
@@ -219,7 +224,11 @@ impl Node {
             }
             Input::LinkUp(up) => {
                 self.joined_link(&up);
-                self.router.link_up(up, &replicas(&mut self.ipam, &mut self.zone), now);
+                let twin = self.note_incarnation(&up);
+                self.router.link_up(up.clone(), &replicas(&mut self.ipam, &mut self.zone), now);
+                if let Some(twin) = twin {
+                    self.tell_twin(&up, twin);
+                }
             }
             Input::LinkDown { link, reason } => self.router.link_down(link, &reason, now),
             Input::Frame { link, bytes } => {
@@ -229,6 +238,7 @@ impl Node {
             Input::Activity { link } => self.router.activity(link, now),
             Input::Sent { link, bytes } => self.router.sent(link, bytes),
             Input::DialFailed { target, error } => self.dial_failed(target, error),
+            Input::Twin { remote } => self.met_twin(remote),
             Input::Persisted(batch) => self.persisted(batch),
             Input::PersistFailed { batch, reason } => self.persist_failed(batch, reason),
             Input::Wired { holder, netns_identity } => self.wired(&holder, netns_identity),
@@ -261,6 +271,7 @@ impl Node {
             .chain(self.joining.as_ref().and_then(Joining::poll_timeout))
             .chain(self.leaving.as_ref().map(Leaving::poll_timeout))
             .chain(self.council_timeout())
+            .chain(self.clones.poll_timeout(self.now))
             .min()
     }
 
@@ -354,6 +365,10 @@ impl Node {
 
     fn forward(&mut self, effect: Effect) {
         self.outputs.push_back(match effect {
+            Effect::Dial(target) if self.holds_dials() => {
+                let why = "another machine has this host's identity: it is not dialled for now";
+                return self.dial_failed(target, DialError::Unreachable(why.to_owned()));
+            }
             Effect::Dial(target) => Output::Dial(target),
             Effect::Send { link, urgent, bytes } => Output::Send { link, urgent, bytes },
             Effect::Close { link, reason } => Output::Close { link, reason },

@@ -54,6 +54,11 @@ pub(super) enum PeerMessage {
     AreYouThere,
     /// Yes.
     IAmHere,
+    /// Another machine has the receiver's identity.
+    Twin {
+        /// Where the sender saw it.
+        address: std::net::SocketAddr,
+    },
 }
 
 /// What is looked at now and then.
@@ -97,6 +102,7 @@ impl Node {
             }
             Ok(PeerMessage::TakenOver { counter }) => self.taken_over(from, counter),
             Ok(PeerMessage::AreYouThere) => self.send_to_peer(from, &PeerMessage::IAmHere),
+            Ok(PeerMessage::Twin { address }) => self.told_of_twin(address),
             Ok(PeerMessage::IAmHere) => self.removal_is_answered(from),
             Err(error) => {
                 let name = self.router.name_of(from);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use mesh_router::{PeerId, Time};
+use mesh_router::{PeerId, Time, member};
 
 use super::{
     Node,
@@ -14,6 +14,9 @@ use super::{
     peers::PeerMessage,
     request::{Code, Refusal},
 };
+
+/// Hosts that one removal may name. Chosen: far more than die at once.
+const REMOVED_MAX: usize = 256;
 
 /// A removal that somebody asked for.
 #[derive(Debug)]
@@ -25,6 +28,53 @@ pub(super) struct Removal {
 }
 
 impl Node {
+    /// Whom these names mean.
+    pub(super) fn peers_to_remove(&self, names: &[String]) -> Result<BTreeSet<PeerId>, Refusal> {
+        self.check_settled()?;
+        if names.is_empty() || names.len() > REMOVED_MAX {
+            let text = format!("a removal names 1 to {REMOVED_MAX} peers");
+            return Err(Refusal::new(Code::Invalid, text, "`meshctl peer list` shows them"));
+        }
+        let peers: BTreeSet<PeerId> =
+            names.iter().map(|name| self.find_peer(name)).collect::<Result<_, _>>()?;
+        if peers.contains(&self.config.me) {
+            let text = "a host cannot remove itself";
+            return Err(Refusal::new(Code::Invalid, text, "run `meshctl leave` on it"));
+        }
+        Ok(peers)
+    }
+
+    /// The peer with this name or id, or with an id that begins so.
+    fn find_peer(&self, text: &str) -> Result<PeerId, Refusal> {
+        let members = self.router.members();
+        let infos = members.iter().filter_map(|(key, _)| match key {
+            member::MemberKey::Info(peer) => Some(*peer),
+            member::MemberKey::Reach(_) => None,
+        });
+        let fits = |peer: &PeerId| {
+            let named = member::info(members, *peer).is_some_and(|info| info.name == text);
+            named || (text.len() >= 8 && peer.to_string().starts_with(text))
+        };
+        let found: Vec<PeerId> = infos.filter(fits).collect();
+        if let Ok(peer) = text.parse::<PeerId>()
+            && found.is_empty()
+            && self.ipam.owns_anything(peer)
+        {
+            return Ok(peer);
+        }
+        match found[..] {
+            [peer] => Ok(peer),
+            [] => {
+                let text = format!("no peer is called {text:?}");
+                Err(Refusal::new(Code::NotFound, text, "`meshctl peer list` shows names and ids"))
+            }
+            _ => {
+                let text = format!("{} peers are called {text:?}", found.len());
+                Err(Refusal::new(Code::Invalid, text, "give the id from `meshctl peer list`"))
+            }
+        }
+    }
+
     /// Takes a removal; it begins as soon as nobody whom it names can be reached.
     pub(super) fn begin_removing(&mut self, removal: Removal) {
         for peer in self.reached(&removal) {

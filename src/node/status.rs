@@ -154,6 +154,7 @@ impl Node {
                 .map(|peer| self.router.name_of(peer))
                 .collect(),
             lease: self.lease_words(),
+            told_anew: self.told_anew_words(),
         }
     }
 
@@ -174,7 +175,7 @@ impl Node {
             };
             format!("{} is held here by {} and {owner}", conflict.address, conflict.holder)
         };
-        self.ipam.conflicts().iter().map(words).collect()
+        self.twin_words().into_iter().chain(self.ipam.conflicts().iter().map(words)).collect()
     }
 
     fn target_list(&self) -> Vec<Target> {

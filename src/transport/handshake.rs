@@ -124,7 +124,7 @@ impl From<Rejection> for DialError {
             Rejection::WrongSecret => Self::WrongSecret,
             Rejection::Ourselves => Self::Ourselves,
             Rejection::NotMember => Self::NotMember,
-            Rejection::Twin => Self::Protocol(Rejection::Twin.text().to_owned()),
+            Rejection::Twin => Self::Twin,
             Rejection::Protocol(reason) => Self::Protocol(reason),
             Rejection::Lost(reason) => Self::Unreachable(reason),
         }

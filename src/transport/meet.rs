@@ -129,6 +129,9 @@ async fn accept(shared: &Shared, connecting: Connecting) -> Option<(Connection, 
         Err(rejection) => {
             connection.close(rejection.code(), rejection.text().as_bytes());
             log_refusal(shared, remote, Some(&connection), &rejection);
+            if rejection == Rejection::Twin {
+                let _ = shared.inputs.send(Input::Twin { remote }).await;
+            }
             None
         }
     }

@@ -156,11 +156,13 @@ async fn a_host_finds_itself() {
 #[tokio::test]
 async fn a_copy_of_this_host_is_named_as_one() {
     let mut a = Host::of(Some(credentials(1, 1)));
-    let twin = Host::start(loopback(), a.identity.clone(), 8, 64);
+    let mut twin = Host::start(loopback(), a.identity.clone(), 8, 64);
     twin.transport.membership(Some(credentials(1, 1)));
     a.transport.dial(twin.address());
     let error = a.refusal().await;
-    assert!(error.to_string().contains("identity.key"), "{error}");
+    assert_eq!(error, DialError::Twin);
+    let event = twin.next_event().await;
+    assert!(matches!(event, Input::Twin { remote } if remote == a.address()), "{event:?}");
 }
 
 #[tokio::test]

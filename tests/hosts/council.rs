@@ -27,6 +27,8 @@ use crate::{
 const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
 /// From the first link after a partition to equal rings.
 const EQUAL_MAX: Duration = Duration::from_secs(2);
+/// For how long it is looked whether twins are still known as such.
+const LASTS: Duration = Duration::from_secs(5);
 /// How long the partition lasts, in seconds; 120 is what was promised.
 const PARTITION: &str = "MESHWORK_TEST_PARTITION_SECS";
 
@@ -189,7 +191,16 @@ fn of_two_sides_that_remove_each_other_one_wins() {
             println!("{}: {}", hosts[index].name(), status.ipam.conflicts[0]);
             ensure!(status.ipam.conflicts[0].contains(&address), "{:?}", status.ipam.conflicts);
         }
-        ensure!(hosts[3].log().contains("was removed from the mesh"), "the host does not say it");
+        for host in &hosts[3..] {
+            let told =
+                host.status()?.ipam.told_anew.context("it does not say that it was removed")?;
+            ensure!(
+                told.contains("this host was removed from the mesh while it was away"),
+                "{told}"
+            );
+            let page = host.meshctl_call(&["status"]).output()?;
+            ensure!(said(&page).contains("told anew"), "{page:?}");
+        }
         // Nothing else is held twice, and the container keeps what it has.
         for (index, host) in hosts.iter().enumerate() {
             Api::new(host)?.claim_any(&format!("after{index}"))?;
@@ -421,5 +432,42 @@ fn a_host_with_an_old_disk_gives_nothing_away_that_it_had_given_away() {
         }
         println!("{mine} was the old disk's last");
         ensure_unique(&hosts).map(drop)
+    });
+}
+
+#[test]
+fn two_machines_with_one_key_are_told_of_each_other_and_give_nothing_away() {
+    in_lab(Load::Shared, DEADLINE, || {
+        let (mut lab, mut hosts) = founded(2, &[])?;
+        hosts[1].terminate()?;
+        let mut twin = lab.host()?;
+        Call::new("cp").args(["-a".as_ref(), hosts[1].state_dir(), twin.state_dir()]).ok()?;
+        hosts[1].start(&[])?;
+        mesh::wait_complete(&mut hosts, PATIENCE)?;
+        twin.start(&[])?;
+        let begin = Instant::now();
+        let address = hosts[1].address();
+        hosts.push(twin);
+        for (index, other) in [(1, hosts[2].address()), (2, address)] {
+            let status =
+                wait_reason(&mut hosts[index], &format!("at {other}:7780, has this host's"))?;
+            println!("after {:?}", begin.elapsed());
+            ensure!(!status.ready, "it is ready");
+            ensure!(status.ipam.conflicts.len() == 1, "{:?}", status.ipam.conflicts);
+        }
+        // It lasts as long as both are there, and ends with one of them.
+        let begin = Instant::now();
+        while begin.elapsed() < LASTS {
+            for host in &hosts[1..] {
+                let mut api = Api::new(host)?;
+                api.patience = Duration::from_millis(100);
+                let refused = api.claim_any("x").err().context("it was served")?.to_string();
+                ensure!(refused.contains("has this host's identity"), "{refused}");
+            }
+        }
+        hosts.pop().context("the twin")?.kill()?;
+        let (_, took) = hosts[1].wait_ready(2 * PATIENCE)?;
+        println!("ready {took:?} after the twin's end");
+        Api::new(&hosts[1])?.claim_any("served").map(drop)
     });
 }

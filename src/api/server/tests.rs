@@ -183,6 +183,7 @@ fn status() -> Status {
             epoch: 1,
             electors: vec![],
             lease: None,
+            told_anew: None,
         },
         dns: Dns {
             domain: "mesh.internal".to_owned(),

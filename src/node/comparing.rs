@@ -1,0 +1,139 @@
+//! A host whose own picture of the mesh may be worth nothing: its disk may be an old one, or it was
+//! removed while it was away. It asks the others before it serves, and is told anew what it lacks.
+
+use std::time::Duration;
+
+use mesh_ipam::council::Upheaval;
+use mesh_router::{PeerId, Time};
+
+use super::Node;
+
+/// How long a host whose disk is surely the last run's waits for a peer after a start.
+const COMPARE_TRUSTED: Duration = Duration::from_secs(2);
+/// How long a host with a disk that may be an old one waits for the other peers once one has told
+/// it everything: that one may lag.
+const COMPARE_OTHERS: Duration = Duration::from_secs(10);
+/// How long a host that knows nobody, but whose disk may be an old one, waits for somebody who
+/// knows it.
+const COMPARE_UNKNOWN: Duration = Duration::from_secs(5);
+
+impl Node {
+    /// Throws away what this host knows of the ring, and is told everything anew. Its containers
+    /// keep running with what they have.
+    pub(super) fn start_over(&mut self, upheaval: Upheaval) {
+        let why = match upheaval {
+            Upheaval::Removed => {
+                "this host was removed from the mesh while it was away: its blocks are others' now"
+                    .to_owned()
+            }
+            Upheaval::Tainted(peer) => format!(
+                "this host heard things of {} that were not known when it was removed",
+                self.router.name_of(peer)
+            ),
+        };
+        self.notice(true, format!("{why}; asking the others for the ring as it is"));
+        self.delete_ring();
+        self.ipam.reset_ring();
+        self.journal.forget_marks();
+        self.recall_again(why);
+    }
+
+    /// A peer knows later writes of this host than the host itself.
+    pub(super) fn is_behind(&mut self, peer: PeerId) {
+        if self.recalling || self.mesh.is_none() || !self.router.is_settled() {
+            return;
+        }
+        let name = self.router.name_of(peer);
+        let why = format!(
+            "{name} knows later writes of this host than its own disk holds: an old disk was \
+             restored"
+        );
+        self.notice(true, format!("{why}; asking the others for what is missing"));
+        self.forget_remembering();
+        self.ipam.abstain();
+        self.recall_again(why);
+    }
+
+    fn recall_again(&mut self, why: String) {
+        self.desk.told_anew = Some((self.now, why.clone()));
+        self.remembers = false;
+        self.comparing = None;
+        self.recall_reason = Some(why);
+        self.router.unsettle();
+        self.begin_recall();
+    }
+
+    /// Why this run of the host was told the ring anew, for status.
+    pub(super) fn told_anew_words(&self) -> Option<String> {
+        let (at, why) = self.desk.told_anew.as_ref()?;
+        Some(format!("{} s ago: {why}", self.now.since(*at).as_secs()))
+    }
+
+    /// Before a host serves after a restart, a peer tells it what has happened meanwhile: it may
+    /// have been removed, or its disk may be an old one. With a disk that is surely the last run's
+    /// it may write meanwhile.
+    pub(super) fn begin_comparing(&mut self, now: Time) {
+        let trusted = self.config.trusted_disk && !self.doubtful;
+        self.write_doubt(!trusted && !self.config.serve_alone);
+        if trusted || self.config.serve_alone {
+            self.router.settle(now);
+        } else {
+            self.router.tell_though_unsettled();
+            self.begin_recall();
+        }
+        if !self.config.serve_alone {
+            self.router.ask_for_all();
+            self.comparing = Some(now);
+        }
+    }
+
+    pub(super) fn compare(&mut self) {
+        let Some(since) = self.comparing else { return };
+        let knows_nobody = self.standing_members().len() <= 1;
+        // A disk that is surely as the last run left it is only asked about for a moment.
+        let patience = match (knows_nobody, !self.doubtful) {
+            (true, true) => Some(Duration::ZERO),
+            (true, false) => Some(COMPARE_UNKNOWN),
+            (false, true) => Some(COMPARE_TRUSTED),
+            (false, false) => None,
+        };
+        let waited = self.now.since(since);
+        let over = if self.router.is_synced() {
+            let others = self.standing_members().len().saturating_sub(1);
+            let heard = self.router.greeted() >= others || waited >= COMPARE_OTHERS;
+            !self.doubtful || heard
+        } else {
+            patience.is_some_and(|patience| waited >= patience)
+        };
+        if over && !self.router.is_settled() {
+            // At once, before anything is written.
+            self.router.settle(self.now);
+            self.end_recall();
+        } else if over && !self.recalling {
+            self.comparing = None;
+            self.write_doubt(false);
+        }
+    }
+
+    /// When a host that compares goes on without having been told anything.
+    pub(super) fn compare_timeout(&self) -> Option<Time> {
+        let since = self.comparing?;
+        let times = [COMPARE_TRUSTED, COMPARE_UNKNOWN, COMPARE_OTHERS].map(|span| since + span);
+        times.into_iter().find(|at| *at > self.now)
+    }
+
+    /// Why a host that may have an old disk does not serve yet.
+    pub(super) fn comparing_words(&self) -> Option<String> {
+        self.comparing?;
+        let mut others = self.standing_members();
+        others.remove(&self.config.me);
+        if others.is_empty() {
+            return Some("waiting a moment for peers that this host does not know of".to_owned());
+        }
+        Some(format!(
+            "after a start a peer is asked first what has happened meanwhile, for an old disk may \
+             have been restored; waiting for one of: {} (or start with --serve-alone)",
+            self.names(&others)
+        ))
+    }
+}
