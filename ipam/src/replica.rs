@@ -47,7 +47,7 @@ impl Replica for Ipam {
         let (head, runs) = rest.split_at_checked(length).ok_or_else(undecodable)?;
         let head: Head = codec::decode(head).map_err(|error| RunError::Codec(error.to_string()))?;
         let heeds = !mutation::on(Mutation::ForgetFence);
-        if heeds && head.fence < self.epoch().fence && !self.store().is_recalling() {
+        if heeds && head.fence < self.epoch().fence {
             return Ok(false);
         }
         self.absorb_but(runs, &head.barring)

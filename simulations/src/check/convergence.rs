@@ -83,7 +83,10 @@ mod tests {
         };
         assert_eq!(store(&write("a"), &write("a"), |_| true), None);
         assert!(store(&write("a"), &write("b"), |_| true).is_some(), "same vector, other value");
-        assert!(store(&write("a"), &Members::new(me)).is_some(), "an entry that the other lacks");
+        assert!(
+            store(&write("a"), &Members::new(me), |_| true).is_some(),
+            "an entry that the other lacks"
+        );
         assert!(differences(&[]).is_none());
     }
 }
