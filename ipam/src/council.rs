@@ -208,8 +208,8 @@ impl Ipam {
 
     /// Looks for removals that were not known before.
     pub(crate) fn look_for_removals(&mut self, before: &VersionVector) {
-        // Who knows of no decree is told the ring for the first time, or anew.
-        if before.get(&DECREE) == 0 || mutation::on(Mutation::ForgetFence) {
+        // Who is told the ring for the first time, or anew, has nothing that could be wrong.
+        if self.ring.recalls_everything() || mutation::on(Mutation::ForgetFence) {
             return;
         }
         let first = RingKey::Removed(PeerId::new([0; 16]));

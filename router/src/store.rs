@@ -372,6 +372,11 @@ impl<R: Register> Store<R> {
         }
     }
 
+    /// Whether it is being told all that it once wrote, of which it knows nothing.
+    pub fn recalls_everything(&self) -> bool {
+        self.recalling && self.recalled_from == 0
+    }
+
     /// Whether others have told more of this host's own writes than it knew.
     pub fn was_recalled(&self) -> bool {
         self.vector.get(&self.me) > self.recalled_from

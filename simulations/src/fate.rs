@@ -161,7 +161,10 @@ impl World {
 
     /// An image of the disk is kept.
     pub(crate) fn snapshot(&mut self, host: usize) {
-        if self.hosts[host].is_member() {
+        // An image from before the first peer joined looks like that of a mesh of one host: whoever
+        // is set back to it cannot know that there is anybody to ask.
+        let alone = self.hosts[host].node.ipam().electors().len() < 2;
+        if self.hosts[host].is_member() && !alone {
             self.hosts[host].image = Some(self.hosts[host].disk.clone());
         }
     }

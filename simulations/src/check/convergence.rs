@@ -15,7 +15,8 @@ pub(crate) fn differences(hosts: &[Host]) -> Option<String> {
         return Some(format!("h{} is in no mesh", host.index));
     }
     let first = members.next()?;
-    let present: BTreeSet<PeerId> = hosts.iter().map(|host| host.id).collect();
+    let stays = hosts.iter().filter(|host| !(host.removed && host.stays_down));
+    let present: BTreeSet<PeerId> = stays.map(|host| host.id).collect();
     for host in members {
         // What those said of themselves who left goes some time later, not everywhere at once.
         let there = |origin: &PeerId| present.contains(origin);
