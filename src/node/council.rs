@@ -183,6 +183,15 @@ impl Node {
         self.announce_epoch();
     }
 
+    /// This host leaves the mesh in which something was to be decided.
+    pub(super) fn refuse_outside(&mut self) {
+        let removals = std::mem::take(&mut self.desk.removals).into_iter().map(|r| r.id);
+        let pending = std::mem::take(&mut self.desk.pending).into_iter().map(|p| p.id);
+        for id in removals.chain(pending).collect::<Vec<_>>() {
+            self.reply(id, Err(super::not_in_a_mesh()));
+        }
+    }
+
     /// When to look at all this again.
     pub(super) fn council_timeout(&self) -> Option<Time> {
         self.mesh.as_ref()?;

@@ -260,6 +260,7 @@ impl Node {
         self.recalling = false;
         self.remembers = false;
         self.founding = None;
+        self.refuse_outside();
         self.desk = super::council::Desk::default();
         self.comparing = None;
         self.doubtful = false;
