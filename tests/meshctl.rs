@@ -124,7 +124,7 @@ fn credentials() -> Credentials {
 #[allow(clippy::unnecessary_wraps, reason = "it is a script")]
 fn willing(request: &Request) -> Result<Reply, Refusal> {
     Ok(match request {
-        Request::Status => Reply::Status(status(true)),
+        Request::Status => Reply::Status(Box::new(status(true))),
         Request::Token => Reply::Token(credentials()),
         Request::DnsList => Reply::Records(vec![Record {
             name: "web.mesh.internal".to_owned(),
@@ -142,7 +142,7 @@ fn willing(request: &Request) -> Result<Reply, Refusal> {
 fn status_exits_0_when_ready_and_1_with_the_reason_when_not() {
     let (code, out, _) = Host::new(willing).run(&["status"]);
     assert_eq!((code, out.lines().next()), (Some(0), Some("ready")));
-    let waiting = Host::new(|_| Ok(Reply::Status(status(false))));
+    let waiting = Host::new(|_| Ok(Reply::Status(Box::new(status(false)))));
     let (code, out, _) = waiting.run(&["status"]);
     let first = out.lines().next();
     assert_eq!((code, first), (Some(1), Some("not ready: waiting for space from node-2")));
@@ -232,7 +232,7 @@ fn peer_remove_and_ipam_range_add_ask_for_what_was_typed_and_say_what_came_of_it
                 let peers = vec![PeerId::new([2; 16]), PeerId::new([3; 16])];
                 Reply::Removed(Removed { peers, addresses: 4096, epoch: 2 })
             }
-            Request::Status => Reply::Status(status(true)),
+            Request::Status => Reply::Status(Box::new(status(true))),
             _ => Reply::Done,
         })
     });

@@ -53,7 +53,7 @@ fn done(reply: Reply) -> Answer<Done> {
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
 pub(super) async fn status(State(api): Shared, Patience(patience): Patience) -> Answer<Status> {
     let reply = api.node.ask(Request::Status, patience).await?;
-    Ok(Json(expect_reply!(reply, Reply::Status)?))
+    Ok(Json(*expect_reply!(reply, Reply::Status)?))
 }
 
 /// Who is in the mesh, this host included.
@@ -348,7 +348,7 @@ pub(super) async fn forget(
 pub(super) async fn metrics(State(api): Shared) -> impl IntoResponse {
     let reply = api.node.ask(Request::Status, Duration::from_secs(5)).await;
     let status = reply.and_then(|reply| expect_reply!(reply, Reply::Status));
-    ([("content-type", super::metrics::CONTENT_TYPE)], api.metrics.text(status.ok().as_ref()))
+    ([("content-type", super::metrics::CONTENT_TYPE)], api.metrics.text(status.ok().as_deref()))
 }
 
 async fn records(api: &Api, patience: Duration) -> Result<Vec<Record>, Refusal> {

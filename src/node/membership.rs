@@ -88,7 +88,7 @@ impl Node {
             // Who told us of one kind may know nothing of another that we wrote, too.
             let wrote = left || own.iter().any(|counter| *counter > 0);
             // Unless the disk was there, and nobody knew anything that was not on it.
-            let wrote = wrote && !(self.comparing.is_some() && !self.was_recalled());
+            let wrote = wrote && (self.comparing.is_none() || self.was_recalled());
             if wrote && self.comparing.take().is_some() {
                 self.notice(
                     true,

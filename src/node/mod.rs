@@ -434,7 +434,7 @@ impl Node {
             }
             Request::Leave => return self.leave(id, until),
             Request::Token => self.token(),
-            Request::Status => Ok(Reply::Status(self.status())),
+            Request::Status => Ok(Reply::Status(Box::new(self.status()))),
             Request::Peers => Ok(Reply::Peers(self.peers())),
             Request::Check { container, interface } => self.check(container, interface),
             Request::Allocations => Ok(Reply::Allocations(self.allocations())),

@@ -108,6 +108,7 @@ pub enum Request {
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "replies are boxed on their way out")]
 pub enum Reply {
     /// Done, and there is nothing to tell.
     Done,
@@ -118,7 +119,7 @@ pub enum Reply {
     /// To `Token`.
     Token(Credentials),
     /// To `Status`.
-    Status(types::Status),
+    Status(Box<types::Status>),
     /// To `Peers`.
     Peers(Vec<types::Peer>),
     /// To `Attach` and `Check`.

@@ -104,7 +104,7 @@ impl Ipam {
             return;
         }
         self.council.wait_until = now + REPEAT;
-        if let Some((change, _)) = self.next_change(around) {
+        if let Some(change) = self.next_change(around) {
             self.begin(change, around);
         }
     }

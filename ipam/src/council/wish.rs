@@ -7,7 +7,9 @@ use std::{
 
 use mesh_router::{PeerId, Time};
 
-use super::{Council, ELECTORS_MAX, FOUNDERS_MAX, Surroundings, decree::Change};
+use super::{
+    Council, ELECTORS_MAX, FOUNDERS_MAX, Surroundings, decree::Change, proposal::Proposal,
+};
 use crate::{
     block::Block,
     ipam::Ipam,
@@ -145,7 +147,7 @@ impl Ipam {
     /// How many hosts found the mesh, and which have answered so far, while that goes on.
     pub fn founding(&self) -> Option<(u16, BTreeSet<PeerId>)> {
         let founding = self.council.founding.as_ref()?;
-        let answered = self.council.proposal.as_ref().map(|p| p.answered());
+        let answered = self.council.proposal.as_ref().map(Proposal::answered);
         Some((founding.founders, answered.unwrap_or_default()))
     }
 
@@ -163,7 +165,7 @@ impl Ipam {
         let electors = self.electors();
         let removing = self.removing(wish);
         let proposal = self.council.proposal.as_ref();
-        let answered = proposal.map(|proposal| proposal.answered()).unwrap_or_default();
+        let answered = proposal.map(Proposal::answered).unwrap_or_default();
         let silent = if removing.is_empty() {
             BTreeSet::new()
         } else {
@@ -207,33 +209,42 @@ impl Ipam {
     }
 
     /// What should be decided next, and whom it removes: what people want first.
-    pub(super) fn next_change(&mut self, around: &Surroundings<'_>) -> Option<(Change, bool)> {
+    pub(super) fn next_change(&mut self, around: &Surroundings<'_>) -> Option<Change> {
         let epoch = self.epoch().number;
         if epoch == 0 {
-            return self.may_found(around).then(|| (Change::default(), false));
+            return self.may_found(around).then(Change::default);
         }
-        let open: Vec<Wish> = self.council.wishes.values().cloned().collect();
         let electors = self.electors();
-        for wish in open.iter().filter(|wish| !self.is_fulfilled(wish)) {
-            let removed = self.removing(wish);
-            let mut change = Change { electors: electors.clone(), ..Change::default() };
-            match wish {
-                Wish::Range(range) => change.ranges = vec![(*range, vec![self.me()])],
-                Wish::Remove { force, .. } => {
-                    change.forced = *force;
-                    let stay = |peer: &&PeerId| !removed.contains(peer);
-                    let stay: BTreeSet<PeerId> = electors.iter().filter(stay).copied().collect();
-                    change.electors = self.filled(stay, &removed, around);
-                    change.removed = removed;
-                }
-                Wish::Resign => {
-                    let stay = electors.iter().copied().filter(|peer| *peer != self.me());
-                    change.electors = self.filled(stay.collect(), &[self.me()].into(), around);
-                }
-            }
-            return (!change.electors.is_empty()).then_some((change, true));
+        let mut open = self.council.wishes.values();
+        if let Some(wish) = open.find(|wish| !self.is_fulfilled(wish)).cloned() {
+            let change = self.change_for(&wish, &electors, around);
+            return (!change.electors.is_empty()).then_some(change);
         }
-        self.seats(&electors, around).map(|change| (change, false))
+        self.seats(&electors, around)
+    }
+
+    /// What a wish changes.
+    fn change_for(
+        &self,
+        wish: &Wish,
+        electors: &BTreeSet<PeerId>,
+        around: &Surroundings<'_>,
+    ) -> Change {
+        let mut change = Change { electors: electors.clone(), ..Change::default() };
+        match wish {
+            Wish::Range(range) => change.ranges = vec![(*range, vec![self.me()])],
+            Wish::Remove { force, .. } => {
+                change.forced = *force;
+                change.removed = self.removing(wish);
+                let stay = electors.difference(&change.removed).copied();
+                change.electors = self.filled(stay.collect(), &change.removed, around);
+            }
+            Wish::Resign => {
+                let stay = electors.iter().copied().filter(|peer| *peer != self.me());
+                change.electors = self.filled(stay.collect(), &[self.me()].into(), around);
+            }
+        }
+        change
     }
 
     /// Whether this host should propose the founding: the one with the smallest id does, and the

@@ -206,7 +206,7 @@ fn willing(asked: &Asked) -> Result<Reply, Refusal> {
             Reply::Joined(Joined { mesh_id: credentials.mesh, ranges: vec![] })
         }
         Asked::Token => Reply::Token(credentials()),
-        Asked::Status => Reply::Status(status()),
+        Asked::Status => Reply::Status(Box::new(status())),
         Asked::Peers => Reply::Peers(vec![]),
         Asked::Attach(request) => Reply::Attached(attachment(request)),
         Asked::Check { container, .. } => {
