@@ -108,6 +108,7 @@ pub enum Request {
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "it travels in a box")]
 pub enum Reply {
     /// Done, and there is nothing to tell.
     Done,
