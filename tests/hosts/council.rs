@@ -162,7 +162,7 @@ fn of_two_sides_that_remove_each_other_one_wins() {
         let loser = hosts[3].container("kept")?;
         let (many, few) = hosts.split_at(3);
         cut_all(many, few)?;
-        for (host, peers) in [(&many[0], &few[..]), (&few[0], many)] {
+        for (host, peers) in [(&many[0], few), (&few[0], many)] {
             peers.iter().try_for_each(|peer| wait_called(host, peer.name(), "suspect"))?;
         }
         let (won, lost) = std::thread::scope(|scope| {
