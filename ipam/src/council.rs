@@ -11,7 +11,7 @@
 //! chain, whoever was cut off when. `ring` holds its end: [`RingKey::Epoch`], [`RingKey::Elector`].
 //!
 //! ```text
-//!   wish --propose--> preparing --majority (and all members)--> accepting --majority--> carried out
+//!   wish --propose--> preparing --majority (and all)--> accepting --majority--> carried out
 //!                        ^   |                                      |
 //!                        +---+-------- a greater ballot ------------+
 //! ```
@@ -21,7 +21,7 @@
 //! members that have barred them, too. So once all have answered, nobody will ever know more of the
 //! dead host's grants than the proposer has been told.
 //!
-//! * [`message`]: what is said. `acceptor`: what is promised, and must be on disk before it is said.
+//! * [`message`]: what is said. `acceptor`: what is promised, on disk before it is said.
 //! * `proposal`: one attempt. `decree`: what is agreed on. `wish`: what this host wants decided.
 
 pub mod acceptor;

@@ -22,6 +22,7 @@ pub mod ask;
 pub mod block;
 pub mod council;
 mod donor;
+mod grant;
 pub mod held;
 mod intervals;
 pub mod ipam;

@@ -92,8 +92,8 @@ pub enum RingValue {
 pub struct Epoch {
     /// The number of the newest decree; they are numbered from 1.
     pub number: u64,
-    /// The number of the newest decree that removed a peer. Who does not know it yet is not listened
-    /// to about the ring.
+    /// The number of the newest decree that removed a peer. Who does not know it yet is not
+    /// listened to about the ring.
     pub fence: u64,
     /// How long a host may be away before its blocks may be taken from it without a person's
     /// order, in seconds; zero for never.
@@ -186,8 +186,9 @@ impl Register for RingRegister {
         if let RingValue::Base(base) = value { Some(*base) } else { None }
     }
 
-    /// A seat that was given up, a return, or a retired entry whose block around it is known, and with an epoch that is known there, too,
-    /// so that nobody writes with a lesser one when the entry is gone.
+    /// A seat that was given up, a return, or a retired entry whose block around it is known, and
+    /// with an epoch that is known there, too, so that nobody writes with a lesser one when the
+    /// entry is gone.
     fn is_waste(value: &RingValue, base: &Base) -> bool {
         match value {
             RingValue::Retired { at_least, epoch, .. } => {

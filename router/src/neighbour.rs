@@ -139,7 +139,7 @@ impl Neighbour {
         let (me, peer) = (members.me(), self.up.peer);
         let serving = self.serving.is_some();
         // Our own entries go to everybody. Those of others go to who asked, and to who has no link
-        // to their origin and so cannot have them from there, or whose origin is not there any more.
+        // to their origin and so cannot have them from there, or whose origin is gone.
         // (The ring goes whole: see the store.)
         let wanted = |origin: PeerId| {
             let there = || member::info(members, origin).is_some_and(|info| !info.left);

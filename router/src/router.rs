@@ -9,6 +9,7 @@
 
 mod dialling;
 mod replication;
+mod settling;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -160,43 +161,6 @@ impl Router {
     /// Changes whenever [`Router::paths`] or [`Router::packet_path`] may have changed.
     pub fn generation(&self) -> u64 {
         self.generation
-    }
-
-    /// Whether this host may write.
-    pub fn is_settled(&self) -> bool {
-        self.settled
-    }
-
-    /// This host knows all that it ever wrote: its state was on disk, or it founded the mesh, or a
-    /// peer has told it everything.
-    pub fn settle(&mut self, now: Time) {
-        self.settled = true;
-        self.pump_due = true;
-        self.reach_at = Some(now);
-    }
-
-    /// Tells others all that it knows, also before it is settled: else hosts that were all restarted
-    /// at once would wait for each other. It is settled then when the caller says so.
-    pub fn tell_though_unsettled(&mut self) {
-        self.tells = true;
-    }
-
-    /// Asks the first peer that is linked for everything, though this host may write meanwhile.
-    pub fn ask_for_all(&mut self) {
-        self.synced = false;
-    }
-
-    /// Whether a peer has told everything since [`Router::ask_for_all`].
-    pub fn is_synced(&self) -> bool {
-        self.synced
-    }
-
-    /// What the peers told is not all: goes on being told.
-    pub fn unsettle(&mut self) {
-        self.settled = false;
-        self.pulling = None;
-        self.tells = false;
-        self.reach_at = None;
     }
 
     /// Publishes what this host says of itself, if that is new.

@@ -32,6 +32,7 @@ use crate::{
 mod base;
 mod delta;
 mod gone;
+mod recall;
 
 pub use base::Base;
 pub use delta::{Cursor, Delta, ENTRIES_PER_ORIGIN_MAX, ORIGINS_MAX, Run, RunError};
@@ -44,10 +45,6 @@ pub type VersionVector = crdts::VClock<PeerId>;
 
 /// The greatest counter a peer may use. A clock that is at this ceiling could never beat itself.
 pub const COUNTER_MAX: u64 = 1 << 60;
-
-/// How far the clock jumps after a recall. Chosen: more writes than a host makes between two
-/// exchanges with any peer.
-const RECALL_JUMP: u64 = 1 << 20;
 
 /// What a kind of replicated data has to say about itself.
 pub trait Register {
@@ -339,65 +336,6 @@ impl<R: Register> Store<R> {
             self.durable = self.durable.max(self.vector.get(&origin));
         }
         self.touched.clear();
-    }
-
-    /// Begins taking own entries from others: a host that lost its disk, or may have an old one,
-    /// learns what it once wrote. It must not write before it has ended.
-    pub fn begin_recall(&mut self) {
-        self.recalling = true;
-        self.recalled_from = self.vector.get(&self.me);
-    }
-
-    /// Ends taking own entries from others. If this host `wrote` what it does not know for sure,
-    /// here or into another store of the mesh, its clock jumps, so that what it wrote and nobody
-    /// told it is not written a second time with other content; where keys have one writer, what it
-    /// was told is written anew, and what it was not told is gone everywhere.
-    pub fn end_recall(&mut self, wrote: bool) {
-        if !std::mem::take(&mut self.recalling) {
-            return;
-        }
-        // What others told us may be told on; own writes that are on their way to the disk, and the
-        // jump, only once they are there.
-        if self.durable >= self.recalled_from {
-            self.durable = self.durable.max(self.vector.get(&self.me));
-        }
-        self.revision += 1;
-        self.settle_base();
-        if wrote {
-            let jump = if mutation::on(Mutation::RecallWithoutJump) { 0 } else { RECALL_JUMP };
-            self.cover(self.me, self.clock + jump);
-            if R::SINGLE_WRITER {
-                self.write_anew();
-            }
-        }
-    }
-
-    /// Whether it is being told all that it once wrote, of which it knows nothing.
-    pub fn recalls_everything(&self) -> bool {
-        self.recalling && self.recalled_from == 0
-    }
-
-    /// Whether others have told more of this host's own writes than it knew.
-    pub fn was_recalled(&self) -> bool {
-        self.vector.get(&self.me) > self.recalled_from
-    }
-
-    /// Tells everybody the whole own state, everything in it new: for who was told by somebody who
-    /// may have lagged, so that others may hold later own writes, which cannot be replaced one by
-    /// one; and for who may have been dropped by others ([`Store::drop_origin`]). Only where keys
-    /// have one writer.
-    pub fn write_anew(&mut self) {
-        self.raise_floor(self.me, self.vector.get(&self.me));
-        let own: Vec<R::Key> = self.keys_of(self.me).cloned().collect();
-        for key in own {
-            let value = self.entries[&key].value.clone();
-            self.write(key, value);
-        }
-    }
-
-    /// Whether it is taking own entries from others, and must not write.
-    pub fn is_recalling(&self) -> bool {
-        self.recalling
     }
 
     /// Origins whose counter or floor changed since the last call, with both, for the disk.

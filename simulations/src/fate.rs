@@ -71,8 +71,8 @@ impl World {
         self.join_again(host);
     }
 
-    /// Whether a host is switched off and has not been removed, though somebody who runs has heard of
-    /// it: one that was cut off while it joined was never a member.
+    /// Whether a host is switched off and has not been removed, though somebody who runs has heard
+    /// of it: one that was cut off while it joined was never a member.
     pub(crate) fn is_dead_member(&self, host: &crate::host::Host) -> bool {
         let knows = |other: &crate::host::Host| {
             let node = &other.node;

@@ -57,7 +57,7 @@ pub struct Scenario {
     pub suspensions: u64,
     /// By how much clocks run too fast or too slow, at most.
     pub drift: u32,
-    /// Deltas that are lost on a link that lives: see [`BEYOND`].
+    /// Deltas that are lost on a link that lives: see `BEYOND`.
     pub delta_loss: u32,
     /// Deltas are cut anywhere: needs the feature `mutations`.
     pub cut_deltas: bool,

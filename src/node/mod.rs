@@ -8,7 +8,8 @@
 //! * `journal`: writes on their way to the disk. `rows`: what they look like.
 //! * `attachment`, `attaching`, `standing`: what containers are given, and the states that this
 //!   goes through. `wishes`: which addresses they ask for. `claims`: addresses set aside.
-//! * `membership`: init and join. `leaving`: leave. `peers`: what follows from who can be reached.
+//! * `membership`: init and join. `recall`: being told what one once wrote. `queue`: waiting.
+//!   `leaving`: leave. `peers`: what follows from who can be reached.
 //! * `council`, `removing`: what is decided together with others.
 //! * `comparing`: after a start, a removal or with an old disk. `clones`: two with one identity.
 //! * `acknowledge`: answers that wait for the disk.
@@ -29,6 +30,8 @@ mod membership;
 mod naming;
 mod peers;
 mod plan;
+mod queue;
+mod recall;
 mod removing;
 pub mod request;
 mod rows;
@@ -466,58 +469,12 @@ impl Node {
         self.reply(id, result);
     }
 
-    /// Serves a request now if the host is ready, else as soon as it is.
-    fn enqueue(&mut self, id: RequestId, request: Box<Request>, until: Time) {
-        if self.mesh.is_none() {
-            self.reply(id, Err(not_in_a_mesh()));
-        } else if self.is_ready() {
-            self.serve(id, *request, until);
-        } else if self.queued.len() >= QUEUED_MAX {
-            self.reply(id, Err(self.not_ready()));
-        } else {
-            self.queued.push((id, request, until));
-        }
-    }
-
-    fn progress_queue(&mut self) {
-        if self.queued.is_empty() {
-            return;
-        }
-        let ready = self.is_ready();
-        for (id, request, until) in std::mem::take(&mut self.queued) {
-            if ready {
-                self.serve(id, *request, until);
-            } else if until <= self.now || self.mesh.is_none() {
-                self.reply(id, Err(self.not_ready()));
-            } else {
-                self.queued.push((id, request, until));
-            }
-        }
-    }
-
-    fn serve(&mut self, id: RequestId, request: Request, until: Time) {
-        match request {
-            Request::Attach(attach) => self.attach(id, attach, until),
-            Request::Claim { address, holder } => self.claim(id, address, holder, until),
-            _ => unreachable!("only attaches and claims are queued"),
-        }
-    }
-
     fn reply(&mut self, id: RequestId, result: Result<Reply, Refusal>) {
         self.outputs.push_back(Output::Reply { id, result: result.map(Box::new) });
     }
 
     fn notice(&mut self, warning: bool, text: String) {
         self.outputs.push_back(Output::Notice(Notice { warning, text }));
-    }
-
-    fn not_ready(&self) -> Refusal {
-        let why = self.unready_because().unwrap_or_else(|| "it is not ready".to_owned());
-        Refusal::new(
-            Code::NotReady,
-            format!("this host cannot serve yet: {why}"),
-            "try again in a moment; `meshctl status` tells how it stands",
-        )
     }
 }
 

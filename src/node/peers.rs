@@ -24,10 +24,11 @@ const HIDE_AFTER: Duration = Duration::from_secs(2);
 /// A peer that was not reached for this long is called unreachable instead of suspect.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(60);
 
-/// How often what is replicated is looked at, at most. Chosen: a pass over the most records takes 10 ms.
+/// How often what is replicated is looked at, at most. Chosen: a pass over the most records takes
+/// 10 ms.
 const COLLECT_EVERY: Duration = Duration::from_secs(1);
 
-/// How long what is known of a peer that left is kept. Chosen: longer than anybody waits for a leave,
+/// How long what is known of a peer that left is kept. Chosen: longer than anybody waits to leave,
 /// which may be given up; and people can see that it has left.
 const LEFT_KEPT: Duration = Duration::from_secs(120);
 

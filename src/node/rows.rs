@@ -6,7 +6,7 @@
 //!               "remembers"                 (); there once all own writes are known
 //!               "left"                      mesh that was left, own counter in its ring
 //!               "council"                   what was promised about the next decree
-//!               "doubtful"                  (); there until a peer has been asked about an old disk
+//!               "doubtful"                  (); there until a peer was asked about an old disk
 //!               "founding"                  how many hosts found the mesh, and its ranges
 //!  targets      socket address              ()
 //!  members/…    the register's key          dot, value

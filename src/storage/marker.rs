@@ -1,6 +1,6 @@
 //! A mark outside of the state directory that tells whether the disk is still the one that the last
-//! run left: it lies on a file system that is empty after a restart of the machine, beside the API's
-//! socket, and says which commit of which file was the last.
+//! run left: it lies on a file system that is empty after a restart of the machine, beside the
+//! API's socket, and says which commit of which file was the last.
 //!
 //! Without it a state directory that was restored from an old copy looks like any other.
 

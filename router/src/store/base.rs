@@ -9,7 +9,8 @@
 //! Whoever lacks the base may have entries that only waste has superseded. It is sent the whole
 //! state, and drops what that state covers and does not have: the join of two causal stores.
 //!
-//! The nil origin is nobody's clock: its entries are below the base only up to a counter of its own.
+//! The nil origin is nobody's clock: its entries are below the base only up to a counter of its
+//! own.
 
 use std::collections::BTreeSet;
 

@@ -1,0 +1,43 @@
+//! Whether this host may write yet, and whether it has been told all that happened.
+
+use super::Router;
+use crate::Time;
+
+impl Router {
+    /// Whether this host may write.
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// This host knows all that it ever wrote: its state was on disk, or it founded the mesh, or a
+    /// peer has told it everything.
+    pub fn settle(&mut self, now: Time) {
+        self.settled = true;
+        self.pump_due = true;
+        self.reach_at = Some(now);
+    }
+
+    /// Tells others all that it knows, also before it is settled: else hosts that were all restarted
+    /// at once would wait for each other. It is settled then when the caller says so.
+    pub fn tell_though_unsettled(&mut self) {
+        self.tells = true;
+    }
+
+    /// Asks the first peer that is linked for everything, though this host may write meanwhile.
+    pub fn ask_for_all(&mut self) {
+        self.synced = false;
+    }
+
+    /// Whether a peer has told everything since [`Router::ask_for_all`].
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// What the peers told is not all: goes on being told.
+    pub fn unsettle(&mut self) {
+        self.settled = false;
+        self.pulling = None;
+        self.tells = false;
+        self.reach_at = None;
+    }
+}

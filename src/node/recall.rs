@@ -1,0 +1,124 @@
+//! Recall: a host that lost its disk, has an old one or was removed is told by others what it once
+//! wrote, before it writes anything.
+
+use std::collections::BTreeSet;
+
+use mesh_router::Time;
+
+use super::{Node, event::Output};
+
+impl Node {
+    /// After a restart: a member goes on being one.
+    pub(super) fn resume(&mut self, now: Time) {
+        self.ipam.refresh();
+        let Some(credentials) = self.mesh.clone() else { return };
+        self.outputs.push_back(Output::Membership(Some(credentials)));
+        if self.remembers {
+            self.begin_comparing(now);
+        } else {
+            self.begin_recall();
+            self.resume_founding();
+        }
+        self.outputs.extend(self.zone.snapshot().map(Output::Zone));
+        self.replan();
+    }
+
+    /// A peer has told everything: from here on this host writes, and after a restart it knows all
+    /// that it ever wrote. Before anything is written.
+    pub(super) fn end_recall(&mut self) {
+        if !self.recalling || !self.router.is_settled() {
+            return;
+        }
+        if self.knows_its_leave() {
+            let own = [
+                self.router.members().own_counter(),
+                self.ipam.store().own_counter(),
+                self.zone.store().own_counter(),
+            ];
+            let left = self.left.is_some_and(|(mesh, _)| Some(mesh) == self.mesh_id());
+            // Who told us of one kind may know nothing of another that we wrote, too.
+            let wrote = left || own.iter().any(|counter| *counter > 0);
+            // Unless the disk was there, and nobody knew anything that was not on it.
+            let wrote = wrote && (self.comparing.is_none() || self.was_recalled());
+            if wrote && self.comparing.take().is_some() {
+                self.notice(
+                    true,
+                    "an old disk was restored: peers told what was missing".to_owned(),
+                );
+            }
+            self.recalling = false;
+            self.write_doubt(false);
+            self.router.members_mut().end_recall(wrote);
+            self.ipam.store_mut().end_recall(wrote);
+            self.zone.store_mut().end_recall(wrote);
+            if wrote {
+                self.ipam.abstain();
+            }
+            self.recall_reason = None;
+            if self.left.take().is_some() {
+                self.dns_remove_all();
+                self.write_left();
+            }
+            self.remember();
+            self.ipam.come_back();
+            self.ipam.refresh();
+            self.forget_lost_names();
+            self.tell_names_again();
+        } else {
+            self.router.unsettle();
+        }
+    }
+
+    fn was_recalled(&self) -> bool {
+        self.router.members().was_recalled()
+            || self.ipam.store().was_recalled()
+            || self.zone.store().was_recalled()
+    }
+
+    /// Whoever left this very mesh gave its blocks away: until it is told so again it must not
+    /// believe that they are its own.
+    fn knows_its_leave(&self) -> bool {
+        let Some((left, counter)) = self.left else { return true };
+        let me = self.config.me;
+        Some(left) != self.mesh_id() || self.ipam.store().seen(me) >= counter
+    }
+
+    pub(super) fn remember(&mut self) {
+        self.remembers = true;
+        self.write_remembers();
+    }
+
+    pub(super) fn begin_recall(&mut self) {
+        self.recalling = true;
+        self.router.members_mut().begin_recall();
+        self.ipam.store_mut().begin_recall();
+        self.zone.store_mut().begin_recall();
+    }
+
+    /// Names of ours that others remember and that no container has any more: the disk was lost.
+    fn forget_lost_names(&mut self) {
+        let me = self.config.me;
+        let own = self.zone.records().filter(|(key, _)| key.origin == me);
+        let lost: BTreeSet<String> = own
+            .map(|(key, _)| key.holder.clone())
+            .filter(|holder| holder != mesh_dns::BY_HAND)
+            .collect();
+        for holder in lost {
+            self.zone.remove_holder(&holder);
+        }
+    }
+
+    /// Names of containers that others were told to forget: this host was removed, and is back.
+    fn tell_names_again(&mut self) {
+        let records: Vec<_> = self.slots.values().filter(|slot| slot.stood).collect();
+        let records: Vec<_> = records.iter().map(|slot| slot.record.clone()).collect();
+        for record in records {
+            let holder = super::attaching::zone_holder(&record.holder);
+            for name in &record.names {
+                if let Err(error) = self.zone.put(name, &holder, record.addresses.clone()) {
+                    self.notice(true, format!("{name} cannot be told again: {error}"));
+                }
+            }
+        }
+    }
+}
