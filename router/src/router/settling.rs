@@ -17,8 +17,8 @@ impl Router {
         self.reach_at = Some(now);
     }
 
-    /// Tells others all that it knows, also before it is settled: else hosts that were all restarted
-    /// at once would wait for each other. It is settled then when the caller says so.
+    /// Tells others all that it knows, also before it is settled: else hosts that were all
+    /// restarted at once would wait for each other. It is settled then when the caller says so.
     pub fn tell_though_unsettled(&mut self) {
         self.tells = true;
     }
