@@ -2,8 +2,9 @@
 //!
 //! An entry is written by the owner of its block's first address and by nobody else. A host that
 //! owns all of a block makes it one entry ([`Ipam::tidy`]); one whose block is wholly described by
-//! smaller ones is retired. Then every entry shows somewhere, and no owner's largest aligned block
-//! shows two: there are at most as many entries as the fewest aligned blocks that say the same.
+//! smaller ones is retired, if the one around it is the same host's. Then no owner's largest aligned
+//! block shows two entries: there are fewer than twice as many as the fewest aligned blocks that
+//! say the same.
 //!
 //! Retired entries go when the base passes them ([`mesh_router::store::Base`]). Only owners write,
 //! so the base is the least of what all owners promised, put forward by whoever owns the first
@@ -82,13 +83,6 @@ impl Ipam {
         self.ring.write(RingKey::Base, RingValue::Base(base));
         self.refresh();
         true
-    }
-
-    /// The most entries that a tidy ring has: one for each owner, and as many as the fewest aligned
-    /// blocks that say who owns what.
-    pub fn ring_bound(&self) -> usize {
-        let owners: BTreeSet<_> = self.view.space.values().flat_map(BTreeMap::keys).collect();
-        owners.len() + self.view.fragments()
     }
 
     /// Makes this host's entries as few as they can be, some at a time. Returns whether anything

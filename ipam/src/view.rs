@@ -121,6 +121,7 @@ impl View {
     }
 
     /// The least number of aligned blocks that say who owns what.
+    #[cfg(test)]
     pub(crate) fn fragments(&self) -> usize {
         let pieces = self.ranges.iter().flat_map(|range| {
             let family = range.family();

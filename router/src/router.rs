@@ -109,6 +109,8 @@ pub struct Router {
     pulling: Option<(LinkId, Time)>,
     /// How often that was asked for.
     pulls: u64,
+    /// Who has told all, since this host last knew that it knows too little.
+    told_by: BTreeSet<LinkId>,
     /// Whether this host may write: it knows all that it ever wrote.
     settled: bool,
     /// Whether it tells all that it knows although it is not settled: its disk may only be old.
@@ -138,6 +140,7 @@ impl Router {
             paths: BTreeMap::new(),
             pulling: None,
             pulls: 0,
+            told_by: BTreeSet::new(),
             settled: false,
             tells: false,
             synced: true,

@@ -135,7 +135,10 @@ impl Router {
                 n.has_of(*kind, self.me).unwrap_or(0) > ours[*kind as usize].get(&self.me)
             })
         };
-        let better = self.neighbours.iter().find(|(_, neighbour)| knows_more(neighbour));
+        self.told_by.insert(link);
+        let unasked = |link: &LinkId| !self.told_by.contains(link);
+        let mut neighbours = self.neighbours.iter();
+        let better = neighbours.find(|(link, of)| unasked(link) && knows_more(of));
         if let Some((better, _)) = better.filter(|_| !self.settled) {
             return self.pull(*better, ours, now);
         }

@@ -37,6 +37,7 @@ impl Router {
     pub fn unsettle(&mut self) {
         self.settled = false;
         self.pulling = None;
+        self.told_by.clear();
         self.tells = false;
         self.reach_at = None;
     }
