@@ -28,7 +28,7 @@ use mesh_router::{Mutation, PeerId, mutation, store};
 
 use crate::{
     block::Block,
-    intervals::{Intervals, blocks},
+    intervals::Intervals,
     ring::{Ring, RingKey, RingValue, Version},
     segments::{Segments, Tag},
 };
@@ -126,7 +126,7 @@ impl View {
         let pieces = self.ranges.iter().flat_map(|range| {
             let family = range.family();
             let pieces = self.segments.inside(range);
-            pieces.flat_map(move |(first, last, _)| blocks(family, first, last))
+            pieces.flat_map(move |(first, last, _)| crate::intervals::blocks(family, first, last))
         });
         pieces.count()
     }
