@@ -3,8 +3,8 @@
 //! An entry is written by the owner of its block's first address and by nobody else. A host that
 //! owns all of a block makes it one entry ([`Ipam::tidy`]); one whose block is wholly described by
 //! smaller ones is retired, if the one around it is the same host's. Then no owner's largest
-//! aligned block shows two entries: there are fewer than twice as many as the fewest aligned blocks that
-//! say the same.
+//! aligned block shows two entries: there are fewer than twice as many as the fewest aligned
+//! blocks that say the same.
 //!
 //! Retired entries go when the base passes them ([`mesh_router::store::Base`]). Only owners write,
 //! so the base is the least of what all owners promised, put forward by whoever owns the first
