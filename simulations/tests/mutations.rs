@@ -32,13 +32,15 @@ const CHECKED: [(Mutation, &str); 17] = [
 /// Within so many seeds each must be noticed.
 const SEEDS_MAX: u64 = 10_000;
 
-/// The first seed that fails, and how many were tried.
-fn first_failure(scenario: &Scenario) -> Option<(u64, Outcome)> {
+/// The first seed that fails with a bug and passes without it: one that a host of the scenario is
+/// known not to survive in either case says nothing about the bug.
+fn first_failure(broken: &Scenario, sound: &Scenario) -> Option<(u64, Outcome)> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (mut tried, mut found) = (0, None);
-    many(scenario, (1, SEEDS_MAX), &(3..=6), threads, |outcome| {
+    many(broken, (1, SEEDS_MAX), &(3..=6), threads, |outcome| {
         tried += 1;
-        if outcome.line.failure.is_some() {
+        let (seed, hosts) = (outcome.line.seed, outcome.line.hosts);
+        if outcome.line.failure.is_some() && one(sound, seed, hosts, false).line.failure.is_none() {
             found = Some((tried, outcome));
         }
         found.is_none()
@@ -51,13 +53,10 @@ fn every_deliberate_bug_is_noticed_by_a_checker() {
     for (mutation, name) in CHECKED {
         let sound = Scenario::named(name).unwrap();
         let broken = Scenario { mutation: Some(mutation), ..sound.clone() };
-        let (tried, outcome) = first_failure(&broken)
+        let (tried, outcome) = first_failure(&broken, &sound)
             .unwrap_or_else(|| panic!("{mutation:?}: {SEEDS_MAX} seeds of {name} pass"));
-        let (seed, hosts) = (outcome.line.seed, outcome.line.hosts);
         let failure = outcome.line.failure.unwrap_or_default();
         let short: String = failure.chars().take(100).collect();
         println!("{mutation:?}: {tried} seeds of {name}: {short}");
-        let without = one(&sound, seed, hosts, false).line.failure;
-        assert_eq!(without, None, "{name}, seed {seed}, {hosts} hosts, without {mutation:?}");
     }
 }
