@@ -116,6 +116,12 @@ impl Space {
     pub(crate) fn stop_asking(&mut self) {
         self.asks.clear();
     }
+
+    /// Forgets what was asked and answered; who can be reached stays so.
+    pub(crate) fn reset(&mut self) {
+        self.asks.clear();
+        self.outbox.clear();
+    }
 }
 
 impl Ipam {

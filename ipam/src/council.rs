@@ -32,7 +32,10 @@ mod wish;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use mesh_router::{Mutation, PeerId, Time, mutation, store::VersionVector};
+use mesh_router::{
+    Mutation, PeerId, Time, mutation,
+    store::{RunError, VersionVector},
+};
 
 use crate::{
     ipam::Ipam,
@@ -147,7 +150,7 @@ impl Ipam {
     /// By which decree a peer was removed last, whether it is back or not; zero for never.
     pub(crate) fn removed_at(&self, peer: PeerId) -> u64 {
         match self.ring.get(&RingKey::Removed(peer)).map(|entry| entry.value) {
-            Some(RingValue::Removed { epoch, .. } | RingValue::Returned { epoch }) => epoch,
+            Some(RingValue::Removed { epoch, .. } | RingValue::Returned { epoch, .. }) => epoch,
             _ => 0,
         }
     }
@@ -155,8 +158,8 @@ impl Ipam {
     /// This host was removed, has been told the ring anew, and is back.
     pub fn come_back(&mut self) {
         let me = self.me();
-        if let Some((epoch, _)) = self.removal_of(me) {
-            self.ring.write(RingKey::Removed(me), RingValue::Returned { epoch });
+        if let Some((epoch, cut)) = self.removal_of(me) {
+            self.ring.write(RingKey::Removed(me), RingValue::Returned { cut, epoch });
         }
     }
 
@@ -168,6 +171,12 @@ impl Ipam {
     /// Puts back what was promised.
     pub fn restore_promises(&mut self, acceptor: Acceptor) {
         self.council.acceptor = acceptor;
+        self.apply_bars();
+    }
+
+    /// What was promised in an earlier life in this mesh is promised still.
+    pub fn keep_promises(&mut self, promises: Acceptor) {
+        self.council.touch(|acceptor| *acceptor = promises);
         self.apply_bars();
     }
 
@@ -206,27 +215,51 @@ impl Ipam {
         self.council.upheaval.take()
     }
 
-    /// Looks for removals that were not known before.
-    pub(crate) fn look_for_removals(&mut self, before: &VersionVector) {
+    /// Looks for removals that were not known when `fence` was the newest and `before` was all that
+    /// was seen.
+    fn look_for_removals(&mut self, fence: u64, before: &VersionVector) {
         // Who is told the ring for the first time, or anew, has nothing that could be wrong.
         if self.ring.recalls_everything() || mutation::on(Mutation::ForgetFence) {
             return;
         }
+        if self.is_removed(self.me()) {
+            self.council.upheaval = Some(Upheaval::Removed);
+            return;
+        }
         let first = RingKey::Removed(PeerId::new([0; 16]));
         for (key, entry) in self.ring.range(first..) {
-            let (RingKey::Removed(peer), RingValue::Removed { cut, .. }) = (key, entry.value)
+            let (
+                RingKey::Removed(peer),
+                RingValue::Removed { cut, epoch } | RingValue::Returned { cut, epoch },
+            ) = (key, entry.value)
             else {
                 continue;
             };
-            if entry.dot.counter <= before.get(&entry.dot.actor) {
-                continue;
-            }
-            if *peer == self.me() {
-                self.council.upheaval = Some(Upheaval::Removed);
-            } else if before.get(peer) > cut {
-                self.council.upheaval.get_or_insert(Upheaval::Tainted(*peer));
+            if epoch > fence && before.get(peer) > cut {
+                self.council.upheaval = Some(Upheaval::Tainted(*peer));
             }
         }
+    }
+
+    /// Takes a delta of a peer whose newest removal is this one, and which bars these.
+    ///
+    /// # Errors
+    /// As [`Ipam::absorb`].
+    pub(crate) fn absorb_from(
+        &mut self,
+        bytes: &[u8],
+        (fence, barring): (u64, &BTreeSet<PeerId>),
+    ) -> Result<bool, RunError> {
+        let known = self.epoch().fence;
+        let before = (fence > known).then(|| self.ring.vector().clone());
+        let bars = self.barred();
+        self.ring.set_bars(bars.difference(barring).copied().collect());
+        let taken = self.absorb(bytes);
+        self.apply_bars();
+        if let Some(before) = before {
+            self.look_for_removals(known, &before);
+        }
+        taken
     }
 
     /// Origins whose news this host takes only from those who bar them, too.

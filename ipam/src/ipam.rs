@@ -1,11 +1,6 @@
 //! A host's part in the mesh's addresses: its copy of the ring and what it does with what it owns.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use mesh_router::{PeerId, Time, store::RunError};
 
@@ -154,26 +149,11 @@ impl Ipam {
     /// # Errors
     /// As [`mesh_router::Store::apply`]; nothing is taken then.
     pub fn absorb(&mut self, bytes: &[u8]) -> Result<bool, RunError> {
-        let before = self.ring.vector().clone();
         let all = self.ring.apply(bytes)?;
         if self.ring.change_mark() != self.viewed {
             self.refresh();
-            self.look_for_removals(&before);
         }
         Ok(all)
-    }
-
-    /// The same from somebody who bars these, too: their news may come from there.
-    pub(crate) fn absorb_but(
-        &mut self,
-        bytes: &[u8],
-        barring: &BTreeSet<PeerId>,
-    ) -> Result<bool, RunError> {
-        let bars = self.barred();
-        self.ring.set_bars(bars.difference(barring).copied().collect());
-        let taken = self.absorb(bytes);
-        self.apply_bars();
-        taken
     }
 
     /// Throws the ring away, to be told it anew; what is held stays held, and promises stay made.
@@ -181,7 +161,7 @@ impl Ipam {
         self.ring = Ring::new(self.me());
         self.viewed = u64::MAX;
         self.view = View::default();
-        self.space = Space::default();
+        self.space.reset();
         self.council.reset();
         self.leaving = false;
         self.refresh();

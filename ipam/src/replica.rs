@@ -50,6 +50,6 @@ impl Replica for Ipam {
         if heeds && head.fence < self.epoch().fence {
             return Ok(false);
         }
-        self.absorb_but(runs, &head.barring)
+        self.absorb_from(runs, (head.fence, &head.barring))
     }
 }

@@ -82,6 +82,8 @@ pub enum RingValue {
     Base(Base),
     /// A peer that was removed is back: it knows that it lost its blocks. It says so itself.
     Returned {
+        /// As in `Removed`: others may not have heard of the removal yet.
+        cut: u64,
         /// Of the decree that removed it.
         epoch: u64,
     },
@@ -150,7 +152,7 @@ impl Register for RingRegister {
             (RingKey::Epoch, RingValue::Epoch(epoch)) => check_epoch(epoch.number),
             (RingKey::Elector(_), RingValue::Elector { epoch, .. })
             | (RingKey::Removed(_), RingValue::Removed { epoch, .. }) => check_epoch(*epoch),
-            (RingKey::Removed(peer), RingValue::Returned { epoch }) => {
+            (RingKey::Removed(peer), RingValue::Returned { epoch, .. }) => {
                 if *peer != origin {
                     return Err("only a removed host itself says that it is back".to_owned());
                 }
@@ -174,7 +176,7 @@ impl Register for RingRegister {
             | RingValue::Retired { epoch, .. }
             | RingValue::Elector { epoch, .. }
             | RingValue::Removed { epoch, .. }
-            | RingValue::Returned { epoch } => *epoch,
+            | RingValue::Returned { epoch, .. } => *epoch,
         }
     }
 

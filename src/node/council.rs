@@ -179,6 +179,7 @@ impl Node {
             self.drive_council();
         }
         self.progress_removals();
+        self.settle_expired();
         self.settle_pending();
         self.announce_epoch();
     }
@@ -338,6 +339,17 @@ impl Node {
             let text = "this host was told to leave the mesh meanwhile";
             let hint = "ask another host of the mesh";
             self.reply(pending.id, Err(Refusal::new(Code::Conflict, text, hint)));
+        }
+    }
+
+    /// A lease that has run out is carried out once: whoever is back since then stays.
+    fn settle_expired(&mut self) {
+        let Some((wish, peers)) = self.desk.expired.take() else { return };
+        let (ipam, around) = self.council_parts(0);
+        if matches!(ipam.wish_state(wish, &around), Some(WishState::Waiting { .. })) {
+            self.desk.expired = Some((wish, peers));
+        } else {
+            self.ipam.withdraw(wish);
         }
     }
 

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use mesh_ipam::council::{DECREE, WishId};
-use mesh_router::{Mutation, PeerId, Router, Time, member::Info, mutation};
+use mesh_ipam::council::{DECREE, WishId, acceptor::Acceptor};
+use mesh_router::{MeshId, Mutation, PeerId, Router, Time, member::Info, mutation};
+use serde::{Deserialize, Serialize};
 
 use super::{
     Node,
@@ -40,6 +41,18 @@ enum LeavingStage {
     Parting,
     /// All blocks were granted to the heir, who has yet to say that it has them on disk.
     Handing { heir: PeerId, counter: u64, ask_at: Time },
+}
+
+/// What is remembered of the mesh that was left last, should this host join it again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Left {
+    /// Which.
+    mesh: MeshId,
+    /// The counter of this host's last write to its ring: until it is told so much, it must not
+    /// believe that the blocks that it gave away are its own.
+    pub(super) counter: u64,
+    /// What it promised there holds for ever: it may have left in the middle of founding.
+    promises: Acceptor,
 }
 
 impl Leaving {
@@ -232,6 +245,29 @@ impl Node {
         self.acknowledge(id, Ok(Reply::Done));
     }
 
+    /// What is remembered of this host's mesh, if it was there before.
+    pub(super) fn left_before(&self) -> Option<&Left> {
+        self.left.as_ref().filter(|left| Some(left.mesh) == self.mesh_id())
+    }
+
+    fn note_left(&mut self) {
+        let Some(mesh) = self.mesh_id() else { return };
+        let before = self.left_before().map_or(0, |left| left.counter);
+        let counter = self.ipam.store().own_counter().max(before);
+        let promises = self.ipam.promises().1.clone();
+        if counter > 0 || promises != Acceptor::default() {
+            self.left = Some(Left { mesh, counter, promises });
+            self.write_left();
+        }
+    }
+
+    /// This host is in a mesh again that it left: it keeps its promises.
+    pub(super) fn keep_promises(&mut self) {
+        if let Some(promises) = self.left_before().map(|left| left.promises.clone()) {
+            self.ipam.keep_promises(promises);
+        }
+    }
+
     /// Stops being a member: nothing of the mesh stays, neither here nor in the kernel.
     pub(super) fn exit(&mut self) {
         if let Some(joining) = self.joining.take() {
@@ -243,13 +279,7 @@ impl Node {
         }
         self.dismiss_pending();
         self.delete_everything();
-        let counter = self.ipam.store().own_counter();
-        if let Some(mesh) = self.mesh.as_ref().filter(|_| counter > 0) {
-            let before = self.left.filter(|(left, _)| *left == mesh.mesh);
-            let counter = before.map_or(counter, |(_, before)| before.max(counter));
-            self.left = Some((mesh.mesh, counter));
-            self.write_left();
-        }
+        self.note_left();
         let links: Vec<_> = self.router.links().map(|up| up.link).collect();
         for link in links {
             let reason = "this host has left the mesh".to_owned();

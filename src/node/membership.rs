@@ -119,6 +119,7 @@ impl Node {
     fn enter(&mut self, credentials: Credentials) {
         self.write_credentials(&credentials);
         self.mesh = Some(credentials.clone());
+        self.keep_promises();
         self.outputs.push_back(Output::Membership(Some(credentials)));
     }
 

@@ -47,7 +47,7 @@ use std::{
 
 use mesh_dns::{Name, Zone};
 use mesh_ipam::{Holder, Ipam};
-use mesh_router::{Effect, MeshId, PeerId, Replicas, Router, Time};
+use mesh_router::{Effect, PeerId, Replicas, Router, Time};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -117,8 +117,7 @@ pub struct Node {
     /// The disk holds all that this host ever wrote, or it never wrote anything: it is not to be
     /// told again after a restart.
     remembers: bool,
-    /// The mesh that was left last, and the counter of this host's last write to its ring.
-    left: Option<(MeshId, u64)>,
+    left: Option<leaving::Left>,
     /// What this host says of itself may have changed.
     describe_due: bool,
     /// The mesh is being founded together with others.

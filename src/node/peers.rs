@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh_ipam::{
-    SpaceMessage,
+    Promise, SpaceMessage,
     council::{DECREE, message::CouncilMessage},
 };
 use mesh_router::{Kind, Mutation, PeerId, Time, codec, member, mutation};
@@ -51,6 +51,10 @@ pub(super) enum PeerMessage {
         /// The counter that was asked for.
         counter: u64,
     },
+    /// The sender wants to put the ring's base forward: what does the receiver promise?
+    AskPromise,
+    /// This.
+    Promised(Promise),
     /// Somebody wants the receiver removed: is it alive?
     AreYouThere,
     /// Yes.
@@ -71,6 +75,8 @@ pub(super) struct Keeping {
     tidy: u64,
     /// Peers that have left, since when that is known.
     left: BTreeMap<PeerId, Time>,
+    /// What owners promised about their writes to the ring.
+    promises: BTreeMap<PeerId, Promise>,
 }
 
 /// A peer that cannot be reached.
@@ -102,6 +108,14 @@ impl Node {
                 self.confirm_hand_over(from, counter, decreed);
             }
             Ok(PeerMessage::TakenOver { counter }) => self.taken_over(from, counter),
+            Ok(PeerMessage::AskPromise) => {
+                if let Some(promise) = self.ipam.promise(self.journal.is_idle()) {
+                    self.send_to_peer(from, &PeerMessage::Promised(promise));
+                }
+            }
+            Ok(PeerMessage::Promised(promise)) => {
+                self.keeping.promises.insert(from, promise);
+            }
             Ok(PeerMessage::AreYouThere) => self.send_to_peer(from, &PeerMessage::IAmHere),
             Ok(PeerMessage::Twin { address }) => self.told_of_twin(address),
             Ok(PeerMessage::IAmHere) => self.removal_is_answered(from),
@@ -233,16 +247,24 @@ impl Node {
         self.router.members_mut().drop_origin(peer);
         let changes = self.zone.drop_origin(peer);
         self.outputs.extend(changes.into_iter().map(Output::Zone));
+        self.keeping.promises.remove(&peer);
         self.away.remove(&peer);
     }
 
-    /// Takes back ring entries that are not needed. (What was taken back stays in the ring as a
-    /// retired entry: `Ipam::advance_base` could drop it, but is not safe together with hosts that
-    /// come back under the same id.)
+    /// Takes back ring entries that are not needed, and sees to it that they go.
     fn keep_ring(&mut self) {
         let mark = self.ipam.store().change_mark();
         if mark != self.keeping.tidy && !self.ipam.tidy() {
             self.keeping.tidy = mark;
+        }
+        self.ipam.advance_base(&self.keeping.promises);
+        let Some(needs) = self.ipam.base_needs() else { return };
+        // Without all of them nothing comes of it.
+        if needs.iter().all(|peer| self.router.paths().contains_key(peer)) {
+            self.keeping.promises.retain(|peer, _| needs.contains(peer));
+            for peer in needs {
+                self.send_to_peer(peer, &PeerMessage::AskPromise);
+            }
         }
     }
 

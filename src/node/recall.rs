@@ -35,7 +35,7 @@ impl Node {
                 self.ipam.store().own_counter(),
                 self.zone.store().own_counter(),
             ];
-            let left = self.left.is_some_and(|(mesh, _)| Some(mesh) == self.mesh_id());
+            let left = self.left_before().is_some_and(|left| left.counter > 0);
             // Who told us of one kind may know nothing of another that we wrote, too.
             let wrote = left || own.iter().any(|counter| *counter > 0);
             // Unless the disk was there, and nobody knew anything that was not on it.
@@ -78,9 +78,8 @@ impl Node {
     /// Whoever left this very mesh gave its blocks away: until it is told so again it must not
     /// believe that they are its own.
     fn knows_its_leave(&self) -> bool {
-        let Some((left, counter)) = self.left else { return true };
         let me = self.config.me;
-        Some(left) != self.mesh_id() || self.ipam.store().seen(me) >= counter
+        self.left_before().is_none_or(|left| self.ipam.store().seen(me) >= left.counter)
     }
 
     pub(super) fn remember(&mut self) {

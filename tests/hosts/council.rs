@@ -357,7 +357,7 @@ fn an_isolated_host_stops_at_half_of_the_lease_and_loses_its_space_after_the_who
         hosts[0].wait_status("taking the space back", PATIENCE, taken)?;
         println!("taken back {:?} after the cut", cut.elapsed());
         ensure!(cut.elapsed() > Duration::from_secs(9), "too early");
-        ensure!(hosts[1].status()?.peers.total == 2, "it is a member still");
+        hosts[1].wait_status("the removal", PATIENCE, |status| status.peers.total == 2)?;
         let (many, one) = hosts.split_at(2);
         heal_all(many, one)?;
         mesh::wait_complete(&mut hosts, PATIENCE)?;

@@ -155,6 +155,7 @@ impl<R: Register> Store<R> {
             }
             self.cover(origin, upto);
         }
+        self.tell_recalled();
         true
     }
 

@@ -308,6 +308,7 @@ impl<R: Register> Store<R> {
             self.insert_run(origin, news);
         }
         self.cover(origin, upto);
+        self.tell_recalled();
         true
     }
 

@@ -15,6 +15,15 @@ impl<R: Register> Store<R> {
         self.recalled_from = self.vector.get(&self.me);
     }
 
+    /// Own writes that others told us may be told on at once, and must: what is told of one origin
+    /// leaves out what another's entries superseded. Not while own writes are on their way to the
+    /// disk.
+    pub(super) fn tell_recalled(&mut self) {
+        if self.recalling && self.durable >= self.recalled_from {
+            self.durable = self.durable.max(self.vector.get(&self.me));
+        }
+    }
+
     /// Ends taking own entries from others. If this host `wrote` what it does not know for sure,
     /// here or into another store of the mesh, its clock jumps, so that what it wrote and nobody
     /// told it is not written a second time with other content; where keys have one writer, what it
@@ -22,11 +31,6 @@ impl<R: Register> Store<R> {
     pub fn end_recall(&mut self, wrote: bool) {
         if !std::mem::take(&mut self.recalling) {
             return;
-        }
-        // What others told us may be told on; own writes that are on their way to the disk, and the
-        // jump, only once they are there.
-        if self.durable >= self.recalled_from {
-            self.durable = self.durable.max(self.vector.get(&self.me));
         }
         self.revision += 1;
         self.settle_base();
