@@ -137,8 +137,9 @@ pub struct Store<R: Register> {
     superseded: BTreeMap<(PeerId, u64), (R::Key, R::Value)>,
     /// Whether own entries are taken from others: see [`Store::recall`].
     recalling: bool,
-    /// The own counter when that was begun.
+    /// The own counter when that was begun, and whether nothing at all was known.
     recalled_from: u64,
+    recalls_everything: bool,
     /// How often it changed what may be told to others.
     revision: u64,
     /// Origins of which nothing new is taken: see [`Store::set_bars`].
@@ -176,6 +177,7 @@ impl<R: Register> Store<R> {
             superseded: BTreeMap::new(),
             recalling: false,
             recalled_from: 0,
+            recalls_everything: false,
             revision: 0,
             bars: BTreeSet::new(),
         }

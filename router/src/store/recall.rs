@@ -13,6 +13,7 @@ impl<R: Register> Store<R> {
     pub fn begin_recall(&mut self) {
         self.recalling = true;
         self.recalled_from = self.vector.get(&self.me);
+        self.recalls_everything = self.vector.dots.is_empty();
     }
 
     /// Own writes that others told us may be told on at once, and must: what is told of one origin
@@ -43,9 +44,9 @@ impl<R: Register> Store<R> {
         }
     }
 
-    /// Whether it is being told all that it once wrote, of which it knows nothing.
+    /// Whether it is being told everything, and knew nothing before.
     pub fn recalls_everything(&self) -> bool {
-        self.recalling && self.recalled_from == 0
+        self.recalling && self.recalls_everything
     }
 
     /// Whether others have told more of this host's own writes than it knew.
