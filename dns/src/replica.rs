@@ -12,6 +12,10 @@ impl Replica for Zone {
         self.store().announced()
     }
 
+    fn revision(&self) -> u64 {
+        self.store().revision()
+    }
+
     fn written(&self) -> u64 {
         self.store().own_counter()
     }

@@ -25,6 +25,10 @@ impl Replica for Ipam {
         self.store().announced()
     }
 
+    fn revision(&self) -> u64 {
+        self.store().revision()
+    }
+
     fn written(&self) -> u64 {
         self.store().own_counter()
     }

@@ -9,6 +9,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// The longest frame or stored value: chosen so that a frame's decoding stays under 10 ms.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
+/// Room that an encoding begins with: most rows and frames fit.
+const USUAL_BYTES: usize = 128;
 
 /// Bytes that do not decode. State is unchanged; a peer that sends such bytes is cut off.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +35,20 @@ fn config() -> impl bincode::config::Config {
 /// # Panics
 /// When the type cannot be encoded at all (a map without a length, say), which is our own bug.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    bincode::serde::encode_to_vec(value, bincode::config::standard())
-        .expect("our own types have an encoding")
+    let mut bytes = Bytes(Vec::with_capacity(USUAL_BYTES));
+    bincode::serde::encode_into_writer(value, &mut bytes, bincode::config::standard())
+        .expect("our own types have an encoding");
+    bytes.0
+}
+
+/// Where an encoding goes.
+struct Bytes(Vec<u8>);
+
+impl bincode::enc::write::Writer for Bytes {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
 }
 
 /// How many bytes [`encode`] would give, without writing them.

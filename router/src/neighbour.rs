@@ -40,11 +40,6 @@ impl std::fmt::Debug for Replicas<'_> {
     }
 }
 
-/// What the three replicas may tell others.
-pub(crate) fn announced(members: &Members, replicas: &Replicas<'_>) -> [VersionVector; 3] {
-    [members.announced(), replicas.ring.announced(), replicas.zone.announced()]
-}
-
 /// The state of one link.
 #[derive(Debug)]
 pub(crate) struct Neighbour {
@@ -105,7 +100,9 @@ impl Neighbour {
     pub(crate) fn is_equal(&mut self, ours: &[VersionVector; Kind::COUNT]) {
         self.mismatches = 0;
         if self.serving.is_none() {
-            self.cursors = ours.clone().map(Cursor::at);
+            for (cursor, ours) in self.cursors.iter_mut().zip(ours) {
+                cursor.move_to(ours);
+            }
         }
     }
 

@@ -29,6 +29,8 @@ impl Kind {
 pub trait Replica {
     /// What may be told to others.
     fn announced(&self) -> VersionVector;
+    /// Changes whenever `announced` or a delta may have.
+    fn revision(&self) -> u64;
     /// The counter of the newest own write, announced or not.
     fn written(&self) -> u64;
     /// What a receiver lacks.
@@ -43,6 +45,10 @@ pub trait Replica {
 impl<R: Register> Replica for Store<R> {
     fn announced(&self) -> VersionVector {
         Self::announced(self)
+    }
+
+    fn revision(&self) -> u64 {
+        Self::revision(self)
     }
 
     fn written(&self) -> u64 {

@@ -76,6 +76,14 @@ impl Cursor {
     pub fn at(have: VersionVector) -> Self {
         Self { have, streamed: BTreeMap::new() }
     }
+
+    /// The receiver has said that it has this; most often that is known.
+    pub(crate) fn move_to(&mut self, have: &VersionVector) {
+        if self.have != *have {
+            self.have.clone_from(have);
+        }
+        self.streamed.clear();
+    }
 }
 
 /// How far a delta got.
