@@ -137,6 +137,8 @@ pub struct Node {
     /// The holders whose record the kernel must know of, and perhaps more: a busy host has many
     /// that are addresses only.
     in_kernel: BTreeSet<Holder>,
+    /// The ring's change mark when the host's own addresses were last found to be complete.
+    gateway_kept: Option<u64>,
     /// Claimed addresses that a container uses, and which.
     lent: BTreeMap<IpAddr, Holder>,
     /// The holders whose slot is in `Waiting`.
@@ -190,6 +192,7 @@ impl Node {
             promises_written: 0,
             slots: BTreeMap::new(),
             in_kernel: BTreeSet::new(),
+            gateway_kept: None,
             lent: BTreeMap::new(),
             waiting: BTreeSet::new(),
             storing: BTreeMap::new(),
