@@ -2,6 +2,7 @@
 
 use mesh_router::{
     PeerId, Replica,
+    replica::Intervals,
     store::{Cursor, Delta, RunError, VersionVector},
 };
 
@@ -18,6 +19,10 @@ impl Replica for Zone {
 
     fn written(&self) -> u64 {
         self.store().own_counter()
+    }
+
+    fn lacking(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool) -> Option<Intervals> {
+        self.store().lacking(since, wanted)
     }
 
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use mesh_router::{
     Mutation, PeerId, Replica, codec, mutation,
+    replica::Intervals,
     store::{Cursor, Delta, RunError, VersionVector},
 };
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,10 @@ impl Replica for Ipam {
 
     fn written(&self) -> u64 {
         self.store().own_counter()
+    }
+
+    fn lacking(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool) -> Option<Intervals> {
+        self.store().lacking(since, wanted)
     }
 
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {

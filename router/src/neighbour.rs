@@ -11,7 +11,7 @@ use crate::{
     frame::{Digest, Frame},
     link::LinkUp,
     member::{self, Members},
-    replica::{Kind, Replica},
+    replica::{Intervals, Kind, Replica},
     store::{Cursor, VersionVector},
     topology,
 };
@@ -39,6 +39,11 @@ impl std::fmt::Debug for Replicas<'_> {
         f.write_str("Replicas")
     }
 }
+
+/// The last delta of each kind that was made for a link, as a frame: the next link most often lacks
+/// the same. It is of one state of the replicas.
+#[derive(Debug, Default)]
+pub(crate) struct Made([Option<(Intervals, Vec<u8>)>; Kind::COUNT]);
 
 /// The state of one link.
 #[derive(Debug)]
@@ -129,7 +134,8 @@ impl Neighbour {
         members: &Members,
         replicas: &Replicas<'_>,
         (settled, due): (bool, [bool; Kind::COUNT]),
-    ) -> Option<Frame> {
+        made: &mut Made,
+    ) -> Option<Vec<u8>> {
         if !self.greeted || self.in_flight >= WINDOW_BYTES {
             return None;
         }
@@ -149,10 +155,25 @@ impl Neighbour {
                 Kind::Ring => &*replicas.ring,
                 Kind::Zone => &*replicas.zone,
             };
-            let delta = replica.delta(&self.cursors[kind as usize], &wanted, DELTA_BYTES);
+            let (cursor, made) = (&mut self.cursors[kind as usize], &mut made.0[kind as usize]);
+            let lacking = replica.lacking(cursor, &wanted);
+            if lacking.as_ref().is_some_and(Vec::is_empty) {
+                continue;
+            }
+            if let (Some(lacking), Some((same, frame))) = (&lacking, &*made)
+                && lacking == same
+            {
+                cursor.pass(lacking);
+                return Some(frame.clone());
+            }
+            let delta = replica.delta(cursor, &wanted, DELTA_BYTES);
             if !delta.bytes.is_empty() {
-                self.cursors[kind as usize] = delta.cursor;
-                return Some(Frame::Delta { kind, bytes: delta.bytes });
+                *cursor = delta.cursor;
+                let frame = Frame::Delta { kind, bytes: delta.bytes }.encode();
+                if let Some(lacking) = lacking.filter(|_| !delta.more) {
+                    *made = Some((lacking, frame.clone()));
+                }
+                return Some(frame);
             }
         }
         // Who has yet to learn what it once wrote itself cannot say that it has told everything.
@@ -165,7 +186,7 @@ impl Neighbour {
         self.cursors.iter().zip(complete_at).all(sent).then(|| {
             let pull = self.serving.take().unwrap_or_default();
             self.complete_at = None;
-            Frame::Synced { pull }
+            Frame::Synced { pull }.encode()
         })
     }
 

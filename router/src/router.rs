@@ -470,7 +470,10 @@ impl Router {
     }
 
     fn send(&mut self, link: LinkId, urgent: bool, frame: &Frame) {
-        let bytes = frame.encode();
+        self.send_bytes(link, urgent, frame.encode());
+    }
+
+    fn send_bytes(&mut self, link: LinkId, urgent: bool, bytes: Vec<u8>) {
         self.neighbour(link).in_flight += bytes.len();
         self.effects.push_back(Effect::Send { link, urgent, bytes });
     }

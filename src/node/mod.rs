@@ -289,7 +289,7 @@ impl Node {
     /// Whether this host is still asking what has happened while it was down: what it believes to
     /// own may be others' by now, and it gives nothing away. For checkers.
     pub fn is_unsure(&self) -> bool {
-        self.recalling || self.unsure_because().is_some()
+        self.recalling || self.is_doubtful()
     }
 
     /// The names, for checkers.
@@ -304,7 +304,15 @@ impl Node {
 
     /// Whether attaches can be served.
     pub fn is_ready(&self) -> bool {
-        self.unready_because().is_none()
+        let ready = self.mesh.is_some()
+            && self.journal.failure().is_none()
+            && !self.is_leaving()
+            && self.router.is_settled()
+            && !self.is_doubtful()
+            && self.has_gateway()
+            && self.programmed;
+        debug_assert_eq!(ready, self.unready_because().is_none(), "it is said why");
+        ready
     }
 
     /// All that follows from an input, in the order that is law: what is written goes to the disk

@@ -7,7 +7,7 @@ use crate::{
     Time,
     frame::{Digest, Frame},
     link::LinkId,
-    neighbour::{Neighbour, Replicas},
+    neighbour::{Made, Neighbour, Replicas},
     replica::{Kind, Replica},
     store::VersionVector,
 };
@@ -196,13 +196,14 @@ impl Router {
         let due = if all { [true; Kind::COUNT] } else { changed };
         let tells = self.settled || self.tells;
         let links: Vec<LinkId> = self.neighbours.keys().copied().collect();
+        let mut made = Made::default();
         for link in links {
             while let Some(frame) = self
                 .neighbours
                 .get_mut(&link)
-                .and_then(|n| n.next_frame(&self.members, replicas, (tells, due)))
+                .and_then(|n| n.next_frame(&self.members, replicas, (tells, due), &mut made))
             {
-                self.send(link, false, &frame);
+                self.send_bytes(link, false, frame);
             }
         }
     }

@@ -8,6 +8,7 @@ use super::{COUNTER_MAX, Change, Dot, Entry, Register, Store, VersionVector, ran
 use crate::{
     PeerId,
     codec::{self, FRAME_BYTES_MAX},
+    replica::Intervals,
     mutation::{self, Mutation},
 };
 
@@ -75,6 +76,11 @@ impl Cursor {
     /// The cursor of a receiver that said that it has this.
     pub fn at(have: VersionVector) -> Self {
         Self { have, streamed: BTreeMap::new() }
+    }
+
+    /// The receiver was sent these intervals of origins.
+    pub(crate) fn pass(&mut self, intervals: &[(PeerId, u64, u64)]) {
+        self.have.dots.extend(intervals.iter().map(|(origin, _, upto)| (*origin, *upto)));
     }
 
     /// The receiver has said that it has this; most often that is known.
@@ -145,14 +151,7 @@ impl<R: Register> Store<R> {
         wanted: impl Fn(PeerId) -> bool,
         budget: usize,
     ) -> Delta {
-        let mut lacking = self
-            .vector
-            .dots
-            .iter()
-            .map(|(&origin, &seen)| (origin, if origin == self.me { self.durable } else { seen }))
-            .filter(|(origin, seen)| *seen > since.have.get(origin) && wanted(*origin))
-            .filter(|(origin, seen)| *origin != self.me || !self.is_forgotten(*origin, *seen))
-            .peekable();
+        let mut lacking = self.news(since, &wanted).peekable();
         // Most often there is nothing, and then nothing is copied.
         let gone = self.gone.behind(&since.have).any(|(gone, _)| wanted(gone));
         if lacking.peek().is_none() && !gone {
@@ -184,6 +183,40 @@ impl<R: Register> Store<R> {
             delta.bytes = codec::encode(&runs);
         }
         delta
+    }
+
+    /// The origins that a receiver at `since` lacks something of, and up to where there is more.
+    fn news(
+        &self,
+        since: &Cursor,
+        wanted: impl Fn(PeerId) -> bool,
+    ) -> impl Iterator<Item = (PeerId, u64)> {
+        self.vector
+            .dots
+            .iter()
+            .map(|(&origin, &seen)| (origin, if origin == self.me { self.durable } else { seen }))
+            .filter(move |(origin, seen)| *seen > since.have.get(origin) && wanted(*origin))
+            .filter(|(origin, seen)| *origin != self.me || !self.is_forgotten(*origin, *seen))
+    }
+
+    /// Per origin the interval that [`Store::delta`] would tell a receiver at `since`, where these
+    /// intervals say all about that delta: whoever lacks the same can be sent the same bytes.
+    pub fn lacking(
+        &self,
+        since: &Cursor,
+        wanted: impl Fn(PeerId) -> bool,
+    ) -> Option<Intervals> {
+        let cut = mutation::cuts_deltas() || mutation::on(Mutation::SkipOrigin);
+        let drops = self.gone.behind(&since.have).any(|(gone, _)| wanted(gone));
+        if cut || drops || self.is_below_base(&since.have) {
+            return None;
+        }
+        let interval = |(origin, upto)| {
+            let after = since.have.get(&origin);
+            let whole = self.floors.get(&origin).is_some_and(|floor| after < *floor);
+            (!whole).then_some((origin, after, upto))
+        };
+        self.news(since, |origin| !R::SINGLE_WRITER || wanted(origin)).map(interval).collect()
     }
 
     /// One origin's next run for a receiver, and its size; moves the receiver's cursor.
