@@ -21,8 +21,13 @@ impl Replica for Zone {
         self.store().own_counter()
     }
 
-    fn lacking(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool) -> Option<Intervals> {
-        self.store().lacking(since, wanted)
+    fn lacking(
+        &self,
+        since: &Cursor,
+        wanted: &dyn Fn(PeerId) -> bool,
+        among: Option<&[PeerId]>,
+    ) -> Option<Intervals> {
+        self.store().lacking(since, wanted, among)
     }
 
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {

@@ -66,6 +66,8 @@ pub(crate) struct Neighbour {
     /// them is it complete, for they may have superseded what was therefore not sent.
     complete_at: Option<[u64; Kind::COUNT]>,
     cursors: [Cursor; Kind::COUNT],
+    /// When it was last looked at it may have lacked something that there was already.
+    pub(crate) behind: bool,
 }
 
 impl Neighbour {
@@ -80,6 +82,7 @@ impl Neighbour {
             serving: None,
             complete_at: None,
             cursors: Default::default(),
+            behind: true,
         }
     }
 
@@ -87,6 +90,7 @@ impl Neighbour {
     pub(crate) fn greet(&mut self, vectors: [VersionVector; Kind::COUNT]) {
         self.cursors = vectors.map(Cursor::at);
         self.greeted = true;
+        self.behind = true;
     }
 
     /// Whether it has said what it has.
@@ -99,6 +103,7 @@ impl Neighbour {
         self.cursors = vectors.map(Cursor::at);
         self.serving = Some(pull);
         self.complete_at = None;
+        self.behind = true;
     }
 
     /// Its digest is ours: it has exactly what we may tell.
@@ -127,13 +132,14 @@ impl Neighbour {
         self.greeted.then(|| self.cursors[kind as usize].have.get(&origin))
     }
 
-    /// The next frame of replication for it, of the kinds that are due, most urgent first; `None`
-    /// when it has all of them that it should get over this link, or the link is full.
+    /// The next frame of replication for it, most urgent first; `None` when it has all that it
+    /// should get over this link, or the link is full. Unless it is behind, it may lack something
+    /// of the fresh origins only.
     pub(crate) fn next_frame(
         &mut self,
         members: &Members,
         replicas: &Replicas<'_>,
-        (settled, due): (bool, [bool; Kind::COUNT]),
+        (settled, fresh): (bool, &[Vec<PeerId>; Kind::COUNT]),
         made: &mut Made,
     ) -> Option<Vec<u8>> {
         if !self.greeted || self.in_flight >= WINDOW_BYTES {
@@ -149,14 +155,18 @@ impl Neighbour {
             let told = || there() && topology::linked(members, origin, peer);
             origin == me || serving || (origin != peer && !told())
         };
-        for kind in Kind::ALL.into_iter().filter(|kind| serving || due[*kind as usize]) {
+        for kind in Kind::ALL {
+            let among = (!self.behind).then_some(&fresh[kind as usize][..]);
+            if among.is_some_and(<[_]>::is_empty) {
+                continue;
+            }
             let replica: &dyn Replica = match kind {
                 Kind::Members => members,
                 Kind::Ring => &*replicas.ring,
                 Kind::Zone => &*replicas.zone,
             };
             let (cursor, made) = (&mut self.cursors[kind as usize], &mut made.0[kind as usize]);
-            let lacking = replica.lacking(cursor, &wanted);
+            let lacking = replica.lacking(cursor, &wanted, among);
             if lacking.as_ref().is_some_and(Vec::is_empty) {
                 continue;
             }
@@ -188,6 +198,11 @@ impl Neighbour {
             self.complete_at = None;
             Frame::Synced { pull }.encode()
         })
+    }
+
+    /// It was sent what could be sent: is there something left?
+    pub(crate) fn looked_at(&mut self) {
+        self.behind = !self.greeted || self.serving.is_some() || self.in_flight >= WINDOW_BYTES;
     }
 
     /// Whether its digest differs from ours often enough to ask for what we lack.

@@ -37,7 +37,12 @@ pub trait Replica {
     /// The counter of the newest own write, announced or not.
     fn written(&self) -> u64;
     /// What a receiver lacks, in short: see [`Store::lacking`].
-    fn lacking(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool) -> Option<Intervals>;
+    fn lacking(
+        &self,
+        since: &Cursor,
+        wanted: &dyn Fn(PeerId) -> bool,
+        among: Option<&[PeerId]>,
+    ) -> Option<Intervals>;
     /// What a receiver lacks.
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta;
     /// Takes a delta; says whether all of it could be taken.
@@ -60,8 +65,13 @@ impl<R: Register> Replica for Store<R> {
         self.own_counter()
     }
 
-    fn lacking(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool) -> Option<Intervals> {
-        Self::lacking(self, since, wanted)
+    fn lacking(
+        &self,
+        since: &Cursor,
+        wanted: &dyn Fn(PeerId) -> bool,
+        among: Option<&[PeerId]>,
+    ) -> Option<Intervals> {
+        Self::lacking(self, since, wanted, among)
     }
 
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {

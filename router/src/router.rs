@@ -432,7 +432,7 @@ impl Router {
     fn links_changed(&mut self, now: Time) {
         self.generation += 1;
         self.dial_review = true;
-        self.pump_due = true;
+        self.look_again();
         self.paths =
             topology::paths(&self.members, self.me, &self.by_peer.keys().copied().collect());
         // Whoever is known but was never linked counts as lost from the moment that it is known.

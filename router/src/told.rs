@@ -2,6 +2,7 @@
 //! every heartbeat that comes or goes needs it.
 
 use crate::{
+    PeerId,
     frame::Digest,
     member::Members,
     neighbour::Replicas,
@@ -16,6 +17,8 @@ pub(crate) struct Told {
     revisions: [Option<u64>; Kind::COUNT],
     vectors: [VersionVector; Kind::COUNT],
     digest: Option<Digest>,
+    /// The vectors when the links were last looked at.
+    pumped: [VersionVector; Kind::COUNT],
 }
 
 impl Told {
@@ -35,6 +38,36 @@ impl Told {
             }
         }
         &self.vectors
+    }
+
+    /// Per kind the origins that have something new since this was last asked for; `None` when one
+    /// is there no more.
+    pub(crate) fn fresh(
+        &mut self,
+        members: &Members,
+        replicas: &Replicas<'_>,
+    ) -> Option<[Vec<PeerId>; Kind::COUNT]> {
+        self.vectors(members, replicas);
+        let mut fresh: [Vec<PeerId>; Kind::COUNT] = Default::default();
+        let mut dropped = false;
+        for (kind, now) in self.vectors.iter().enumerate() {
+            let before = &self.pumped[kind];
+            if before == now {
+                continue;
+            }
+            let (mut old, mut new) = (before.dots.iter().peekable(), 0);
+            for (origin, counter) in &now.dots {
+                dropped |= old.next_if(|(known, _)| *known < origin).is_some();
+                let known = old.next_if(|(known, _)| *known == origin);
+                if known.is_none_or(|(_, known)| known != counter) {
+                    fresh[kind].push(*origin);
+                }
+                new += usize::from(known.is_none());
+            }
+            dropped |= before.dots.len() + new != now.dots.len();
+            self.pumped[kind].clone_from(now);
+        }
+        (!dropped).then_some(fresh)
     }
 
     /// The vectors as they are now, and their digest.

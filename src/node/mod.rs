@@ -241,8 +241,18 @@ impl Node {
                 let mut replicas = replicas(&mut self.ipam, &mut self.zone);
                 self.router.on_frame(link, &bytes, &mut replicas, now);
             }
-            Input::Activity { link } => self.router.activity(link, now),
-            Input::Sent { link, bytes } => self.router.sent(link, bytes),
+            Input::Activity { link } => {
+                self.router.activity(link, now);
+                if !self.is_due() {
+                    return;
+                }
+            }
+            Input::Sent { link, bytes } => {
+                self.router.sent(link, bytes);
+                if !self.router.pump_due() && !self.is_due() {
+                    return;
+                }
+            }
             Input::DialFailed { target, error } => self.dial_failed(target, error),
             Input::Twin { remote } => self.met_twin(remote),
             Input::Persisted(batch) => self.persisted(batch),
@@ -279,6 +289,11 @@ impl Node {
             .chain(self.council_timeout())
             .chain(self.clones.poll_timeout(self.now))
             .min()
+    }
+
+    /// Whether something is to be done now although nothing happened.
+    fn is_due(&self) -> bool {
+        self.poll_timeout().is_some_and(|at| at <= self.now)
     }
 
     /// The ring and this host's addresses, for checkers.

@@ -187,13 +187,25 @@ impl Router {
         self.pump_due
     }
 
+    /// All links may lack something, whatever changed.
+    pub(super) fn look_again(&mut self) {
+        self.pump_due = true;
+        self.neighbours.values_mut().for_each(|neighbour| neighbour.behind = true);
+    }
+
     /// Sends to every link what its other end lacks, as far as the link can take it. Costs one look
-    /// at each link and origin of the kinds that changed: for when a replica changed, or
+    /// at each link and each origin that has something new: for when a replica changed, or
     /// [`Router::pump_due`].
     pub fn pump(&mut self, replicas: &Replicas<'_>, changed: [bool; Kind::COUNT]) {
-        // Who is sent what depends on who is linked to whom: that is membership.
-        let all = std::mem::take(&mut self.pump_due) || changed[Kind::Members as usize];
-        let due = if all { [true; Kind::COUNT] } else { changed };
+        self.pump_due = false;
+        let fresh = self.told.fresh(&self.members, replicas);
+        // Who is sent what depends on who is linked to whom: that is membership. And when something
+        // was dropped, all have to be told.
+        if changed[Kind::Members as usize] || fresh.is_none() {
+            self.look_again();
+            self.pump_due = false;
+        }
+        let fresh = fresh.unwrap_or_default();
         let tells = self.settled || self.tells;
         let links: Vec<LinkId> = self.neighbours.keys().copied().collect();
         let mut made = Made::default();
@@ -201,10 +213,11 @@ impl Router {
             while let Some(frame) = self
                 .neighbours
                 .get_mut(&link)
-                .and_then(|n| n.next_frame(&self.members, replicas, (tells, due), &mut made))
+                .and_then(|n| n.next_frame(&self.members, replicas, (tells, &fresh), &mut made))
             {
                 self.send_bytes(link, false, frame);
             }
+            self.neighbour(link).looked_at();
         }
     }
 }

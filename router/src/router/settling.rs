@@ -13,7 +13,7 @@ impl Router {
     /// peer has told it everything.
     pub fn settle(&mut self, now: Time) {
         self.settled = true;
-        self.pump_due = true;
+        self.look_again();
         self.reach_at = Some(now);
     }
 

@@ -8,8 +8,8 @@ use super::{COUNTER_MAX, Change, Dot, Entry, Register, Store, VersionVector, ran
 use crate::{
     PeerId,
     codec::{self, FRAME_BYTES_MAX},
-    replica::Intervals,
     mutation::{self, Mutation},
+    replica::Intervals,
 };
 
 /// Origins that a store takes entries of. Chosen: twice what a reachability set can name; a hello,
@@ -151,7 +151,7 @@ impl<R: Register> Store<R> {
         wanted: impl Fn(PeerId) -> bool,
         budget: usize,
     ) -> Delta {
-        let mut lacking = self.news(since, &wanted).peekable();
+        let mut lacking = self.news(since, &wanted, self.origins(None)).peekable();
         // Most often there is nothing, and then nothing is copied.
         let gone = self.gone.behind(&since.have).any(|(gone, _)| wanted(gone));
         if lacking.peek().is_none() && !gone {
@@ -185,29 +185,39 @@ impl<R: Register> Store<R> {
         delta
     }
 
-    /// The origins that a receiver at `since` lacks something of, and up to where there is more.
+    /// The origins in the vector, or these of them, and up to where their entries are told.
+    fn origins(&self, among: Option<&[PeerId]>) -> impl Iterator<Item = (PeerId, u64)> {
+        let all = among.is_none().then_some(&self.vector.dots).into_iter().flatten();
+        let these = among.into_iter().flatten();
+        let these = these.filter_map(|origin| self.vector.dots.get_key_value(origin));
+        all.chain(these)
+            .map(|(&origin, &seen)| (origin, if origin == self.me { self.durable } else { seen }))
+    }
+
+    /// Those of them that a receiver at `since` lacks something of.
     fn news(
         &self,
         since: &Cursor,
         wanted: impl Fn(PeerId) -> bool,
+        origins: impl Iterator<Item = (PeerId, u64)>,
     ) -> impl Iterator<Item = (PeerId, u64)> {
-        self.vector
-            .dots
-            .iter()
-            .map(|(&origin, &seen)| (origin, if origin == self.me { self.durable } else { seen }))
+        origins
             .filter(move |(origin, seen)| *seen > since.have.get(origin) && wanted(*origin))
             .filter(|(origin, seen)| *origin != self.me || !self.is_forgotten(*origin, *seen))
     }
 
     /// Per origin the interval that [`Store::delta`] would tell a receiver at `since`, where these
     /// intervals say all about that delta: whoever lacks the same can be sent the same bytes.
+    /// `among`: of others than these, and of what is gone, it lacks nothing.
     pub fn lacking(
         &self,
         since: &Cursor,
         wanted: impl Fn(PeerId) -> bool,
+        among: Option<&[PeerId]>,
     ) -> Option<Intervals> {
         let cut = mutation::cuts_deltas() || mutation::on(Mutation::SkipOrigin);
-        let drops = self.gone.behind(&since.have).any(|(gone, _)| wanted(gone));
+        let drops = || self.gone.behind(&since.have).any(|(gone, _)| wanted(gone));
+        let drops = among.is_none() && drops();
         if cut || drops || self.is_below_base(&since.have) {
             return None;
         }
@@ -216,7 +226,8 @@ impl<R: Register> Store<R> {
             let whole = self.floors.get(&origin).is_some_and(|floor| after < *floor);
             (!whole).then_some((origin, after, upto))
         };
-        self.news(since, |origin| !R::SINGLE_WRITER || wanted(origin)).map(interval).collect()
+        let told = |origin| !R::SINGLE_WRITER || wanted(origin);
+        self.news(since, told, self.origins(among)).map(interval).collect()
     }
 
     /// One origin's next run for a receiver, and its size; moves the receiver's cursor.

@@ -34,9 +34,10 @@ pub(crate) fn missing(hosts: &[Host], ledger: &Ledger) -> Option<String> {
         let attachment = &promise.attachment;
         let addresses: Vec<IpAddr> =
             attachment.addresses.iter().map(ipnetwork::IpNetwork::ip).collect();
-        attachment.names.iter().map(move |name| {
-            Promised::new(&hosts[*origin], Some(holder), name, addresses.clone())
-        })
+        attachment
+            .names
+            .iter()
+            .map(move |name| Promised::new(&hosts[*origin], Some(holder), name, addresses.clone()))
     });
     let by_hand = ledger.names().map(|(origin, name, addresses)| {
         let addresses = addresses.iter().copied().collect();
