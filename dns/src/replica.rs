@@ -2,6 +2,7 @@
 
 use mesh_router::{
     PeerId, Replica,
+    replica::Intervals,
     store::{Cursor, Delta, RunError, VersionVector},
 };
 
@@ -12,8 +13,21 @@ impl Replica for Zone {
         self.store().announced()
     }
 
+    fn revision(&self) -> u64 {
+        self.store().revision()
+    }
+
     fn written(&self) -> u64 {
         self.store().own_counter()
+    }
+
+    fn lacking(
+        &self,
+        since: &Cursor,
+        wanted: &dyn Fn(PeerId) -> bool,
+        among: Option<&[PeerId]>,
+    ) -> Option<Intervals> {
+        self.store().lacking(since, wanted, among)
     }
 
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use mesh_router::{
     Mutation, PeerId, Replica, codec, mutation,
+    replica::Intervals,
     store::{Cursor, Delta, RunError, VersionVector},
 };
 use serde::{Deserialize, Serialize};
@@ -25,8 +26,21 @@ impl Replica for Ipam {
         self.store().announced()
     }
 
+    fn revision(&self) -> u64 {
+        self.store().revision()
+    }
+
     fn written(&self) -> u64 {
         self.store().own_counter()
+    }
+
+    fn lacking(
+        &self,
+        since: &Cursor,
+        wanted: &dyn Fn(PeerId) -> bool,
+        among: Option<&[PeerId]>,
+    ) -> Option<Intervals> {
+        self.store().lacking(since, wanted, among)
     }
 
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {

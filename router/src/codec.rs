@@ -9,6 +9,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// The longest frame or stored value: chosen so that a frame's decoding stays under 10 ms.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
+/// Room that an encoding begins with: most rows and frames fit.
+const USUAL_BYTES: usize = 128;
 
 /// Bytes that do not decode. State is unchanged; a peer that sends such bytes is cut off.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +35,20 @@ fn config() -> impl bincode::config::Config {
 /// # Panics
 /// When the type cannot be encoded at all (a map without a length, say), which is our own bug.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    bincode::serde::encode_to_vec(value, bincode::config::standard())
-        .expect("our own types have an encoding")
+    let mut bytes = Bytes(Vec::with_capacity(USUAL_BYTES));
+    bincode::serde::encode_into_writer(value, &mut bytes, bincode::config::standard())
+        .expect("our own types have an encoding");
+    bytes.0
+}
+
+/// Where an encoding goes.
+struct Bytes(Vec<u8>);
+
+impl bincode::enc::write::Writer for Bytes {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
 }
 
 /// How many bytes [`encode`] would give, without writing them.
@@ -61,6 +75,40 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
         return Err(CodecError::Trailing(bytes.len() - used));
     }
     Ok(value)
+}
+
+/// For `#[serde(with = ...)]` on a `Vec<u8>`: the same encoding, copied as a whole instead of byte by
+/// byte.
+pub(crate) mod whole {
+    use std::fmt;
+
+    use serde::{Deserializer, Serializer, de::Visitor};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        from.deserialize_byte_buf(Whole)
+    }
+
+    struct Whole;
+
+    impl Visitor<'_> for Whole {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+
+        fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
+        }
+    }
 }
 
 #[cfg(test)]

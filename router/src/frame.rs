@@ -58,6 +58,7 @@ pub enum Frame {
         /// Of which kind.
         kind: Kind,
         /// As [`crate::Store::delta`] encoded them.
+        #[serde(with = "codec::whole")]
         bytes: Vec<u8>,
     },
     /// A message from one peer to another that may have no link to it.
@@ -69,6 +70,7 @@ pub enum Frame {
         /// How many more times it may be passed on.
         hops_left: u8,
         /// What the node above makes of it.
+        #[serde(with = "codec::whole")]
         payload: Vec<u8>,
     },
 }
@@ -101,6 +103,8 @@ mod tests {
             payload: vec![1, 2, 3],
         };
         assert_eq!(Frame::decode(&frame.encode()).unwrap(), frame);
+        let same = codec::encode(&(5_u8, vec![1_u8; 16], vec![2_u8; 16], 3_u8, vec![1_u8, 2, 3]));
+        assert_eq!(frame.encode(), same, "the payload is a list of bytes");
     }
 
     #[test]

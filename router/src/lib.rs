@@ -27,6 +27,7 @@ pub mod replica;
 pub mod router;
 pub mod store;
 pub mod time;
+mod told;
 pub mod topology;
 
 pub use id::{MeshId, PeerId};

@@ -11,7 +11,7 @@ use crate::{
     frame::{Digest, Frame},
     link::LinkUp,
     member::{self, Members},
-    replica::{Kind, Replica},
+    replica::{Intervals, Kind, Replica},
     store::{Cursor, VersionVector},
     topology,
 };
@@ -40,10 +40,10 @@ impl std::fmt::Debug for Replicas<'_> {
     }
 }
 
-/// What the three replicas may tell others.
-pub(crate) fn announced(members: &Members, replicas: &Replicas<'_>) -> [VersionVector; 3] {
-    [members.announced(), replicas.ring.announced(), replicas.zone.announced()]
-}
+/// The last delta of each kind that was made for a link, as a frame: the next link most often lacks
+/// the same. It is of one state of the replicas.
+#[derive(Debug, Default)]
+pub(crate) struct Made([Option<(Intervals, Vec<u8>)>; Kind::COUNT]);
 
 /// The state of one link.
 #[derive(Debug)]
@@ -66,6 +66,8 @@ pub(crate) struct Neighbour {
     /// them is it complete, for they may have superseded what was therefore not sent.
     complete_at: Option<[u64; Kind::COUNT]>,
     cursors: [Cursor; Kind::COUNT],
+    /// When it was last looked at it may have lacked something that there was already.
+    pub(crate) behind: bool,
 }
 
 impl Neighbour {
@@ -80,6 +82,7 @@ impl Neighbour {
             serving: None,
             complete_at: None,
             cursors: Default::default(),
+            behind: true,
         }
     }
 
@@ -87,6 +90,7 @@ impl Neighbour {
     pub(crate) fn greet(&mut self, vectors: [VersionVector; Kind::COUNT]) {
         self.cursors = vectors.map(Cursor::at);
         self.greeted = true;
+        self.behind = true;
     }
 
     /// Whether it has said what it has.
@@ -99,13 +103,16 @@ impl Neighbour {
         self.cursors = vectors.map(Cursor::at);
         self.serving = Some(pull);
         self.complete_at = None;
+        self.behind = true;
     }
 
     /// Its digest is ours: it has exactly what we may tell.
     pub(crate) fn is_equal(&mut self, ours: &[VersionVector; Kind::COUNT]) {
         self.mismatches = 0;
         if self.serving.is_none() {
-            self.cursors = ours.clone().map(Cursor::at);
+            for (cursor, ours) in self.cursors.iter_mut().zip(ours) {
+                cursor.move_to(ours);
+            }
         }
     }
 
@@ -125,14 +132,16 @@ impl Neighbour {
         self.greeted.then(|| self.cursors[kind as usize].have.get(&origin))
     }
 
-    /// The next frame of replication for it, of the kinds that are due, most urgent first; `None`
-    /// when it has all of them that it should get over this link, or the link is full.
+    /// The next frame of replication for it, most urgent first; `None` when it has all that it
+    /// should get over this link, or the link is full. Unless it is behind, it may lack something
+    /// of the fresh origins only.
     pub(crate) fn next_frame(
         &mut self,
         members: &Members,
         replicas: &Replicas<'_>,
-        (settled, due): (bool, [bool; Kind::COUNT]),
-    ) -> Option<Frame> {
+        (settled, fresh): (bool, &[Vec<PeerId>; Kind::COUNT]),
+        made: &mut Made,
+    ) -> Option<Vec<u8>> {
         if !self.greeted || self.in_flight >= WINDOW_BYTES {
             return None;
         }
@@ -146,16 +155,35 @@ impl Neighbour {
             let told = || there() && topology::linked(members, origin, peer);
             origin == me || serving || (origin != peer && !told())
         };
-        for kind in Kind::ALL.into_iter().filter(|kind| serving || due[*kind as usize]) {
+        for kind in Kind::ALL {
+            let among = (!self.behind).then_some(&fresh[kind as usize][..]);
+            if among.is_some_and(<[_]>::is_empty) {
+                continue;
+            }
             let replica: &dyn Replica = match kind {
                 Kind::Members => members,
                 Kind::Ring => &*replicas.ring,
                 Kind::Zone => &*replicas.zone,
             };
-            let delta = replica.delta(&self.cursors[kind as usize], &wanted, DELTA_BYTES);
+            let (cursor, made) = (&mut self.cursors[kind as usize], &mut made.0[kind as usize]);
+            let lacking = replica.lacking(cursor, &wanted, among);
+            if lacking.as_ref().is_some_and(Vec::is_empty) {
+                continue;
+            }
+            if let (Some(lacking), Some((same, frame))) = (&lacking, &*made)
+                && lacking == same
+            {
+                cursor.pass(lacking);
+                return Some(frame.clone());
+            }
+            let delta = replica.delta(cursor, &wanted, DELTA_BYTES);
             if !delta.bytes.is_empty() {
-                self.cursors[kind as usize] = delta.cursor;
-                return Some(Frame::Delta { kind, bytes: delta.bytes });
+                *cursor = delta.cursor;
+                let frame = Frame::Delta { kind, bytes: delta.bytes }.encode();
+                if let Some(lacking) = lacking.filter(|_| !delta.more) {
+                    *made = Some((lacking, frame.clone()));
+                }
+                return Some(frame);
             }
         }
         // Who has yet to learn what it once wrote itself cannot say that it has told everything.
@@ -168,8 +196,13 @@ impl Neighbour {
         self.cursors.iter().zip(complete_at).all(sent).then(|| {
             let pull = self.serving.take().unwrap_or_default();
             self.complete_at = None;
-            Frame::Synced { pull }
+            Frame::Synced { pull }.encode()
         })
+    }
+
+    /// It was sent what could be sent: is there something left?
+    pub(crate) fn looked_at(&mut self) {
+        self.behind = !self.greeted || self.serving.is_some() || self.in_flight >= WINDOW_BYTES;
     }
 
     /// Whether its digest differs from ours often enough to ask for what we lack.

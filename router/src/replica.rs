@@ -25,12 +25,24 @@ impl Kind {
     pub const COUNT: usize = Self::ALL.len();
 }
 
+/// Origins, each with the counter after which, and up to which, entries are meant.
+pub type Intervals = Vec<(PeerId, u64, u64)>;
+
 /// A replicated store as replication sees it. See [`Store`] for what the methods mean.
 pub trait Replica {
     /// What may be told to others.
     fn announced(&self) -> VersionVector;
+    /// Changes whenever `announced` or a delta may have.
+    fn revision(&self) -> u64;
     /// The counter of the newest own write, announced or not.
     fn written(&self) -> u64;
+    /// What a receiver lacks, in short: see [`Store::lacking`].
+    fn lacking(
+        &self,
+        since: &Cursor,
+        wanted: &dyn Fn(PeerId) -> bool,
+        among: Option<&[PeerId]>,
+    ) -> Option<Intervals>;
     /// What a receiver lacks.
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta;
     /// Takes a delta; says whether all of it could be taken.
@@ -45,8 +57,21 @@ impl<R: Register> Replica for Store<R> {
         Self::announced(self)
     }
 
+    fn revision(&self) -> u64 {
+        Self::revision(self)
+    }
+
     fn written(&self) -> u64 {
         self.own_counter()
+    }
+
+    fn lacking(
+        &self,
+        since: &Cursor,
+        wanted: &dyn Fn(PeerId) -> bool,
+        among: Option<&[PeerId]>,
+    ) -> Option<Intervals> {
+        Self::lacking(self, since, wanted, among)
     }
 
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {

@@ -23,11 +23,12 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     PeerId, Time,
     dialer::{Call, Callee, Dialer},
-    frame::{Digest, Frame},
+    frame::Frame,
     link::{DialError, LinkId, LinkUp},
     member::{self, Info, MemberKey, MemberValue, Members, Reach},
-    neighbour::{HEARTBEAT, Neighbour, Replicas, SILENCE_MAX, WINDOW_BYTES, announced},
+    neighbour::{HEARTBEAT, Neighbour, Replicas, SILENCE_MAX, WINDOW_BYTES},
     replica::{Kind, Replica},
+    told::Told,
     topology::{self, Hop},
 };
 
@@ -105,6 +106,7 @@ pub struct Router {
     /// Something may have to be sent although no replica changed.
     pump_due: bool,
     paths: BTreeMap<PeerId, Hop>,
+    told: Told,
     /// From whom we are getting all that we lack, and until when at most.
     pulling: Option<(LinkId, Time)>,
     /// How often that was asked for.
@@ -138,6 +140,7 @@ impl Router {
             dial_review: true,
             pump_due: false,
             paths: BTreeMap::new(),
+            told: Told::default(),
             pulling: None,
             pulls: 0,
             told_by: BTreeSet::new(),
@@ -277,7 +280,7 @@ impl Router {
         let (link, peer) = (up.link, up.peer);
         self.by_peer.insert(peer, link);
         self.neighbours.insert(link, Neighbour::new(up, now));
-        let vectors = announced(&self.members, replicas);
+        let vectors = self.told.vectors(&self.members, replicas).clone();
         let hello = Frame::Hello { vectors };
         self.send(link, false, &hello);
         self.links_changed(now);
@@ -406,7 +409,8 @@ impl Router {
         if due.is_empty() {
             return;
         }
-        let beat = Frame::Heartbeat { digest: Digest::of(&announced(&self.members, replicas)) };
+        let (_, digest) = self.told.with_digest(&self.members, replicas);
+        let beat = Frame::Heartbeat { digest };
         for link in due {
             self.neighbour(link).beat_at = now + HEARTBEAT;
             self.send(link, false, &beat);
@@ -428,7 +432,7 @@ impl Router {
     fn links_changed(&mut self, now: Time) {
         self.generation += 1;
         self.dial_review = true;
-        self.pump_due = true;
+        self.look_again();
         self.paths =
             topology::paths(&self.members, self.me, &self.by_peer.keys().copied().collect());
         // Whoever is known but was never linked counts as lost from the moment that it is known.
@@ -466,7 +470,10 @@ impl Router {
     }
 
     fn send(&mut self, link: LinkId, urgent: bool, frame: &Frame) {
-        let bytes = frame.encode();
+        self.send_bytes(link, urgent, frame.encode());
+    }
+
+    fn send_bytes(&mut self, link: LinkId, urgent: bool, bytes: Vec<u8>) {
         self.neighbour(link).in_flight += bytes.len();
         self.effects.push_back(Effect::Send { link, urgent, bytes });
     }

@@ -154,7 +154,10 @@ impl Host {
 
     /// The world's time on this host's clock.
     pub(crate) fn clock(&self, now: Micros) -> Time {
-        let ticks = i128::from(now) * (MILLION + i128::from(self.drift)) / MILLION;
+        let ticks = match self.drift {
+            0 => i128::from(now),
+            drift => i128::from(now) * (MILLION + i128::from(drift)) / MILLION,
+        };
         Time::from_micros(u64::try_from(ticks + i128::from(self.lead)).unwrap_or(0))
     }
 
@@ -167,7 +170,11 @@ impl Host {
     pub(crate) fn world_time(&self, time: Time) -> Micros {
         let ticks = i128::from(time.as_micros()) - i128::from(self.lead);
         let rate = MILLION + i128::from(self.drift);
-        u64::try_from((ticks.max(0) * MILLION + rate - 1) / rate).unwrap_or(u64::MAX)
+        let ticks = match rate {
+            MILLION => ticks.max(0),
+            rate => (ticks.max(0) * MILLION + rate - 1) / rate,
+        };
+        u64::try_from(ticks).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn next_link(&mut self) -> LinkId {

@@ -1,7 +1,6 @@
 //! The driver's side of disk and kernel, and what happens to machines: crash, restart, loss.
 
 use meshwork::node::{
-    desired::Wiring,
     event::{BatchId, Input, Write},
     request::{Code, Refusal, Request},
 };
@@ -103,22 +102,22 @@ impl World {
                 Ok(Some(Input::Unwired { holder }))
             }
             Operation::Program(desired) => {
-                let ports = desired.as_ref().map(|desired| desired.ports.clone());
-                let ports = ports.unwrap_or_default();
-                let stands: Vec<String> = self.hosts[host].kernel.ports.keys().cloned().collect();
-                for name in stands.iter().filter(|name| !ports.contains_key(*name)) {
-                    self.unplug(host, name)?;
+                let wanted = desired.map(|desired| (desired.ports, desired.bridge.gateways));
+                let (ports, gateways) = wanted.unwrap_or_default();
+                let stands = self.hosts[host].kernel.ports.keys();
+                let superfluous = stands.filter(|name| !ports.contains_key(*name));
+                for name in superfluous.cloned().collect::<Vec<String>>() {
+                    self.unplug(host, &name)?;
                 }
                 // A link that was never made is not repaired: its namespace is not known.
-                let known = |(name, wiring): &(&String, &Wiring)| {
-                    !stands.contains(*name) && wiring.netns_identity.is_some()
-                };
-                for (name, wiring) in ports.iter().filter(known) {
-                    let port = Port { holder: None, addresses: kernel::addresses(wiring) };
-                    self.plug(host, name, port)?;
+                for (name, wiring) in &ports {
+                    let stands = self.hosts[host].kernel.ports.contains_key(name);
+                    if !stands && wiring.netns_identity.is_some() {
+                        let port = Port { holder: None, addresses: kernel::addresses(wiring) };
+                        self.plug(host, name, port)?;
+                    }
                 }
-                let gateways = desired.map(|desired| desired.bridge.gateways);
-                self.set_gateways(host, gateways.unwrap_or_default())?;
+                self.set_gateways(host, gateways)?;
                 let newest = !self.hosts[host].kernel.has_newer_program();
                 Ok(newest.then_some(Input::Programmed))
             }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use mesh_ipam::Holder;
+use mesh_router::codec;
 use meshwork::{
     api::types::{AttachRequest, Attachment},
     node::{
@@ -257,8 +258,14 @@ impl World {
         result: Result<Box<Reply>, Refusal>,
     ) {
         let now = self.queue.now();
-        let text = format!("{id:?} {result:?}");
-        self.trace.note((now, host), "reply", text.as_bytes(), || text.clone());
+        let said = match &result {
+            Ok(reply) => match &**reply {
+                Reply::Attached(attachment) => codec::encode(&(id.0, &attachment.addresses)),
+                _ => codec::encode(&id.0),
+            },
+            Err(refusal) => codec::encode(&(id.0, &refusal.message)),
+        };
+        self.trace.note((now, host), "reply", &said, || format!("{id:?} {result:?}"));
         let Some(asked) = self.hosts[host].pending.remove(&id) else {
             let text = format!("h{host} answers request {} twice, or unasked", id.0);
             return self.fail(check::Violation::new("answers", text));

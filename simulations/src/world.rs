@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use mesh_router::{MeshId, PeerId, codec};
+use mesh_router::{MeshId, PeerId};
 use meshwork::node::{
     event::{BatchId, Credentials, DialError, Input, Output, RequestId, Secret},
     request::Request,
@@ -392,38 +392,43 @@ impl World {
 
 /// Notes an input in the trace.
 fn note(trace: &mut Trace, at: (Micros, usize), input: &Input) {
-    let kind = match input {
-        Input::LinkUp(_) => "link up",
-        Input::LinkDown { .. } => "link down",
+    let words = || format!("{input:?}");
+    match input {
         Input::Frame { link, bytes } => {
-            return trace.note(at, "frame", bytes, || {
-                match mesh_router::frame::Frame::decode(bytes) {
-                    Ok(frame) => format!("{} {}", link.0, brief(&format!("{frame:?}"))),
-                    Err(error) => format!("{} {error}", link.0),
-                }
-            });
+            trace.note(at, "frame", bytes, || match mesh_router::frame::Frame::decode(bytes) {
+                Ok(frame) => format!("{} {}", link.0, brief(&format!("{frame:?}"))),
+                Err(error) => format!("{} {error}", link.0),
+            })
         }
-        Input::Activity { .. } => "activity",
         Input::Sent { link, bytes } => {
-            let all = codec::encode(&(link.0, bytes));
-            return trace.note(at, "sent", &all, || format!("{} {bytes}", link.0));
+            let all = [link.0.to_le_bytes(), (*bytes as u64).to_le_bytes()];
+            trace.note(at, "sent", all.as_flattened(), || format!("{} {bytes}", link.0));
         }
-        Input::Timeout => return trace.note(at, "timeout", &[], String::new),
-        Input::DialFailed { .. } => "dial failed",
-        Input::Twin { .. } => "twin",
+        Input::Timeout => trace.note(at, "timeout", &[], String::new),
         Input::Persisted(batch) => {
-            return trace.note(at, "persisted", &batch.0.to_le_bytes(), || batch.0.to_string());
+            trace.note(at, "persisted", &batch.0.to_le_bytes(), || batch.0.to_string());
         }
-        Input::PersistFailed { .. } => "persist failed",
-        Input::Wired { .. } => "wired",
-        Input::WireFailed { .. } => "wire failed",
-        Input::Unwired { .. } => "unwired",
-        Input::Programmed => return trace.note(at, "programmed", &[], String::new),
-        Input::Underlay(_) => "underlay",
-        Input::Request { .. } => "request",
-    };
-    let text = format!("{input:?}");
-    trace.note(at, kind, text.as_bytes(), || text.clone());
+        Input::Programmed => trace.note(at, "programmed", &[], String::new),
+        Input::LinkUp(up) => trace.note(at, "link up", up.peer.as_bytes(), words),
+        Input::LinkDown { link, .. } => {
+            trace.note(at, "link down", &link.0.to_le_bytes(), words);
+        }
+        Input::Activity { link } => trace.note(at, "activity", &link.0.to_le_bytes(), words),
+        Input::Request { id, .. } => trace.note(at, "request", &id.0.to_le_bytes(), words),
+        Input::Wired { holder, .. } => trace.note(at, "wired", holder.container.as_bytes(), words),
+        Input::WireFailed { holder, .. } => {
+            trace.note(at, "wire failed", holder.container.as_bytes(), words);
+        }
+        Input::Unwired { holder } => trace.note(at, "unwired", holder.container.as_bytes(), words),
+        Input::PersistFailed { batch, .. } => {
+            trace.note(at, "persist failed", &batch.0.to_le_bytes(), words);
+        }
+        Input::DialFailed { target, .. } => {
+            trace.note(at, "dial failed", &target.port().to_le_bytes(), words);
+        }
+        Input::Twin { .. } => trace.note(at, "twin", &[], words),
+        Input::Underlay(_) => trace.note(at, "underlay", &[], words),
+    }
 }
 
 fn brief(text: &str) -> String {

@@ -134,6 +134,11 @@ impl Node {
     pub(super) fn keep_gateway(&mut self) {
         let member = self.mesh.is_some() && !self.is_leaving();
         if !member || !self.router.is_settled() || self.ipam.ranges().is_empty() {
+            self.gateway_kept = None;
+            return;
+        }
+        let mark = self.ipam.store().change_mark();
+        if self.gateway_kept == Some(mark) {
             return;
         }
         let holder = gateway_holder();
@@ -142,7 +147,9 @@ impl Node {
             Some(slot) if slot.stage == Stage::Standing => {
                 let has = |range: &Block| slot.record.addresses.iter().any(|a| range.contains(*a));
                 let ranges = Family::ALL.iter().filter_map(|of| self.ipam.default_range(*of));
-                if !ranges.into_iter().all(|range| has(&range)) {
+                if ranges.into_iter().all(|range| has(&range)) {
+                    self.gateway_kept = Some(mark);
+                } else {
                     slot.stage = Stage::Waiting(None);
                     self.waiting.insert(holder);
                 }

@@ -138,6 +138,11 @@ impl Node {
         ))
     }
 
+    /// Whether another machine has this host's identity.
+    pub(super) fn has_twin(&self) -> bool {
+        self.clones.twin(self.now).is_some()
+    }
+
     /// Whether nobody is to be dialled for a moment.
     pub(super) fn holds_dials(&self) -> bool {
         self.clones.twin(self.now).is_some_and(|twin| twin.hold > self.now)

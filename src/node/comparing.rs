@@ -122,6 +122,11 @@ impl Node {
         times.into_iter().find(|at| *at > self.now)
     }
 
+    /// Whether this host asks what has happened while it was down.
+    pub(super) fn is_comparing(&self) -> bool {
+        self.comparing.is_some()
+    }
+
     /// Why a host that may have an old disk does not serve yet.
     pub(super) fn comparing_words(&self) -> Option<String> {
         self.comparing?;

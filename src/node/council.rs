@@ -206,7 +206,7 @@ impl Node {
     /// Who is still being told what it once wrote does not vote, but in founding; nor do two
     /// machines with one vote.
     fn may_vote(&self) -> bool {
-        (self.router.is_settled() || self.founding.is_some()) && self.twin_words().is_none()
+        (self.router.is_settled() || self.founding.is_some()) && !self.has_twin()
     }
 
     fn drive_council(&mut self) {
@@ -299,17 +299,20 @@ impl Node {
         }
     }
 
-    /// Why no new address may be given although this host has some: it was cut off for too long.
-    pub(super) fn lease_lost(&self) -> Option<String> {
+    /// With a lease, and cut off for more than half of it: the lease, in seconds, and since when.
+    pub(super) fn lost_majority(&self) -> Option<(u32, Option<Duration>)> {
         let seconds = self.ipam.epoch().lease_seconds;
         if seconds == 0 || !self.router.is_settled() {
             return None;
         }
         let half = Duration::from_secs(u64::from(seconds) / 2);
         let since = self.desk.majority_at.map(|at| self.now.since(at));
-        if since.is_some_and(|since| since < half) {
-            return None;
-        }
+        since.is_none_or(|since| since >= half).then_some((seconds, since))
+    }
+
+    /// Why no new address may be given although this host has some: it was cut off for too long.
+    pub(super) fn lease_lost(&self) -> Option<String> {
+        let (seconds, since) = self.lost_majority()?;
         let away = since.map_or_else(
             || "since its start".to_owned(),
             |since| format!("for {} s", since.as_secs()),

@@ -291,8 +291,7 @@ impl Node {
         if let Some(why) = self.unsure_because() {
             return Some(why);
         }
-        let gateway = self.slots.get(&gateway_holder());
-        if gateway.is_none_or(|slot| slot.record.addresses.is_empty()) {
+        if self.gateway_addresses().is_empty() {
             return Some(format!("waiting for addresses: {}", self.waiting_words()));
         }
         if self.gateway_waits() {
@@ -318,6 +317,13 @@ impl Node {
         self.twin_words().or_else(|| self.comparing_words()).or_else(|| self.lease_lost())
     }
 
+    /// Whether [`Node::unsure_because`] has something to say.
+    pub(super) fn is_doubtful(&self) -> bool {
+        let doubtful = self.has_twin() || self.is_comparing() || self.lost_majority().is_some();
+        debug_assert_eq!(doubtful, self.unsure_because().is_some(), "it is said why");
+        doubtful
+    }
+
     /// Whom this host asked for space, in words; empty when it waits for nobody.
     pub(super) fn waiting_words(&self) -> String {
         let each = self.ipam.waiting_for().into_iter().map(|waiting| {
@@ -341,6 +347,15 @@ impl Node {
         self.slots
             .get(&gateway_holder())
             .is_some_and(|slot| matches!(slot.stage, super::attachment::Stage::Making { .. }))
+    }
+
+    /// Whether this host has its own addresses, and they are on its disk.
+    pub(super) fn has_gateway(&self) -> bool {
+        let gateway = self.slots.get(&gateway_holder());
+        gateway.is_some_and(|slot| {
+            let made = !matches!(slot.stage, super::attachment::Stage::Making { .. });
+            made && !slot.record.addresses.is_empty()
+        })
     }
 }
 

@@ -136,6 +136,8 @@ pub struct Node {
     /// The holders whose record the kernel must know of, and perhaps more: a busy host has many
     /// that are addresses only.
     in_kernel: BTreeSet<Holder>,
+    /// The ring's change mark when the host's own addresses were last found to be complete.
+    gateway_kept: Option<u64>,
     /// Claimed addresses that a container uses, and which.
     lent: BTreeMap<IpAddr, Holder>,
     /// The holders whose slot is in `Waiting`.
@@ -189,6 +191,7 @@ impl Node {
             promises_written: 0,
             slots: BTreeMap::new(),
             in_kernel: BTreeSet::new(),
+            gateway_kept: None,
             lent: BTreeMap::new(),
             waiting: BTreeSet::new(),
             storing: BTreeMap::new(),
@@ -237,8 +240,18 @@ impl Node {
                 let mut replicas = replicas(&mut self.ipam, &mut self.zone);
                 self.router.on_frame(link, &bytes, &mut replicas, now);
             }
-            Input::Activity { link } => self.router.activity(link, now),
-            Input::Sent { link, bytes } => self.router.sent(link, bytes),
+            Input::Activity { link } => {
+                self.router.activity(link, now);
+                if !self.is_due() {
+                    return;
+                }
+            }
+            Input::Sent { link, bytes } => {
+                self.router.sent(link, bytes);
+                if !self.router.pump_due() && !self.is_due() {
+                    return;
+                }
+            }
             Input::DialFailed { target, error } => self.dial_failed(target, error),
             Input::Twin { remote } => self.met_twin(remote),
             Input::Persisted(batch) => self.persisted(batch),
@@ -277,6 +290,11 @@ impl Node {
             .min()
     }
 
+    /// Whether something is to be done now although nothing happened.
+    fn is_due(&self) -> bool {
+        self.poll_timeout().is_some_and(|at| at <= self.now)
+    }
+
     /// The ring and this host's addresses, for checkers.
     pub fn ipam(&self) -> &Ipam {
         &self.ipam
@@ -285,7 +303,7 @@ impl Node {
     /// Whether this host is still asking what has happened while it was down: what it believes to
     /// own may be others' by now, and it gives nothing away. For checkers.
     pub fn is_unsure(&self) -> bool {
-        self.recalling || self.unsure_because().is_some()
+        self.recalling || self.is_doubtful()
     }
 
     /// The names, for checkers.
@@ -300,7 +318,15 @@ impl Node {
 
     /// Whether attaches can be served.
     pub fn is_ready(&self) -> bool {
-        self.unready_because().is_none()
+        let ready = self.mesh.is_some()
+            && self.journal.failure().is_none()
+            && !self.is_leaving()
+            && self.router.is_settled()
+            && !self.is_doubtful()
+            && self.has_gateway()
+            && self.programmed;
+        debug_assert_eq!(ready, self.unready_because().is_none(), "it is said why");
+        ready
     }
 
     /// All that follows from an input, in the order that is law: what is written goes to the disk

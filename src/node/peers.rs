@@ -101,7 +101,7 @@ impl Node {
             Ok(PeerMessage::Space(SpaceMessage::Request(_)))
                 if self.recalling
                     || !(self.programmed || mutation::on(Mutation::ServeUnprogrammed))
-                    || self.unsure_because().is_some() => {}
+                    || self.is_doubtful() => {}
             Ok(PeerMessage::Space(message)) => self.ipam.handle_message(from, message, self.now),
             Ok(PeerMessage::Council(message)) => self.on_council(from, message),
             Ok(PeerMessage::HandOver { counter, decreed }) => {

@@ -7,7 +7,7 @@ use crate::{
     Time,
     frame::{Digest, Frame},
     link::LinkId,
-    neighbour::{Neighbour, Replicas, announced},
+    neighbour::{Made, Neighbour, Replicas},
     replica::{Kind, Replica},
     store::VersionVector,
 };
@@ -61,11 +61,11 @@ impl Router {
         vectors: &[VersionVector; Kind::COUNT],
         replicas: &Replicas<'_>,
     ) {
-        let ours = announced(&self.members, replicas);
+        let ours = self.told.vectors(&self.members, replicas);
         let behind = |(theirs, ours): (&VersionVector, &VersionVector)| {
             theirs.get(&self.me) > ours.get(&self.me)
         };
-        if !vectors.iter().zip(&ours).any(behind) {
+        if !vectors.iter().zip(ours).any(behind) {
             return;
         }
         if self.tells && !self.settled {
@@ -84,22 +84,23 @@ impl Router {
         replicas: &Replicas<'_>,
         now: Time,
     ) {
-        let vectors = announced(&self.members, replicas);
-        let ours = Digest::of(&vectors);
+        let neighbour = self.neighbours.get_mut(&link).expect("it has just sent something");
+        let (vectors, ours) = self.told.with_digest(&self.members, replicas);
         if digest == ours {
-            self.neighbour(link).is_equal(&vectors);
+            neighbour.is_equal(vectors);
         }
-        let differs = self.neighbour(link).differs(digest, ours) || (hello && digest != ours);
+        let differs = neighbour.differs(digest, ours) || (hello && digest != ours);
         // Who is not settled asks even its equal: only a peer that is settled will say that this
         // is all. Its equal may have lost as much.
         let told = self.settled && self.synced;
         if (differs || !told) && self.may_pull(link, now) {
-            self.pull(link, vectors, now);
+            self.pull(link, replicas, now);
         }
     }
 
     /// Asks a neighbour for all that this host lacks.
-    fn pull(&mut self, link: LinkId, vectors: [VersionVector; Kind::COUNT], now: Time) {
+    fn pull(&mut self, link: LinkId, replicas: &Replicas<'_>, now: Time) {
+        let vectors = self.told.vectors(&self.members, replicas).clone();
         self.neighbour(link).mismatches = 0;
         self.pulling = Some((link, now + PULL_MAX));
         self.pulls += 1;
@@ -129,7 +130,7 @@ impl Router {
         }
         self.pulling = None;
         // Another may know more of this host's own writes than the one that was asked.
-        let ours = announced(&self.members, replicas);
+        let ours = self.told.vectors(&self.members, replicas);
         let knows_more = |n: &Neighbour| {
             Kind::ALL.iter().any(|kind| {
                 n.has_of(*kind, self.me).unwrap_or(0) > ours[*kind as usize].get(&self.me)
@@ -139,8 +140,9 @@ impl Router {
         let unasked = |link: &LinkId| !self.told_by.contains(link);
         let mut neighbours = self.neighbours.iter();
         let better = neighbours.find(|(link, of)| unasked(link) && knows_more(of));
-        if let Some((better, _)) = better.filter(|_| !self.settled) {
-            return self.pull(*better, ours, now);
+        let better = better.map(|(link, _)| *link);
+        if let Some(better) = better.filter(|_| !self.settled) {
+            return self.pull(better, replicas, now);
         }
         self.synced = true;
         if !self.settled && !self.tells {
@@ -161,17 +163,18 @@ impl Router {
         {
             return Ok(());
         }
+        let before = self.told.vectors(&self.members, replicas)[kind as usize].clone();
         let replica: &mut dyn Replica = match kind {
             Kind::Members => &mut self.members,
             Kind::Ring => &mut *replicas.ring,
             Kind::Zone => &mut *replicas.zone,
         };
-        let before = replica.announced();
         // What could not be taken because something before it is missing comes again: the next
         // heartbeats' digests differ.
         replica.apply(bytes).map_err(|error| error.to_string())?;
-        let after = replica.announced();
-        self.neighbour(link).has(kind, &before, &after);
+        let after = &self.told.vectors(&self.members, replicas)[kind as usize];
+        let neighbour = self.neighbours.get_mut(&link).expect("it has just sent something");
+        neighbour.has(kind, &before, after);
         if kind == Kind::Members {
             self.links_changed(now);
         }
@@ -184,23 +187,37 @@ impl Router {
         self.pump_due
     }
 
+    /// All links may lack something, whatever changed.
+    pub(super) fn look_again(&mut self) {
+        self.pump_due = true;
+        self.neighbours.values_mut().for_each(|neighbour| neighbour.behind = true);
+    }
+
     /// Sends to every link what its other end lacks, as far as the link can take it. Costs one look
-    /// at each link and origin of the kinds that changed: for when a replica changed, or
+    /// at each link and each origin that has something new: for when a replica changed, or
     /// [`Router::pump_due`].
     pub fn pump(&mut self, replicas: &Replicas<'_>, changed: [bool; Kind::COUNT]) {
-        // Who is sent what depends on who is linked to whom: that is membership.
-        let all = std::mem::take(&mut self.pump_due) || changed[Kind::Members as usize];
-        let due = if all { [true; Kind::COUNT] } else { changed };
+        self.pump_due = false;
+        let fresh = self.told.fresh(&self.members, replicas);
+        // Who is sent what depends on who is linked to whom: that is membership. And when something
+        // was dropped, all have to be told.
+        if changed[Kind::Members as usize] || fresh.is_none() {
+            self.look_again();
+            self.pump_due = false;
+        }
+        let fresh = fresh.unwrap_or_default();
         let tells = self.settled || self.tells;
         let links: Vec<LinkId> = self.neighbours.keys().copied().collect();
+        let mut made = Made::default();
         for link in links {
             while let Some(frame) = self
                 .neighbours
                 .get_mut(&link)
-                .and_then(|n| n.next_frame(&self.members, replicas, (tells, due)))
+                .and_then(|n| n.next_frame(&self.members, replicas, (tells, &fresh), &mut made))
             {
-                self.send(link, false, &frame);
+                self.send_bytes(link, false, frame);
             }
+            self.neighbour(link).looked_at();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Whether this host may write yet, and whether it has been told all that happened.
 
 use super::Router;
-use crate::Time;
+use crate::{Time, told::Told};
 
 impl Router {
     /// Whether this host may write.
@@ -13,7 +13,7 @@ impl Router {
     /// peer has told it everything.
     pub fn settle(&mut self, now: Time) {
         self.settled = true;
-        self.pump_due = true;
+        self.look_again();
         self.reach_at = Some(now);
     }
 
@@ -40,5 +40,7 @@ impl Router {
         self.told_by.clear();
         self.tells = false;
         self.reach_at = None;
+        // A replica may have been thrown away: its revisions begin anew.
+        self.told = Told::default();
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     PeerId,
     codec::{self, FRAME_BYTES_MAX},
     mutation::{self, Mutation},
+    replica::Intervals,
 };
 
 /// Origins that a store takes entries of. Chosen: twice what a reachability set can name; a hello,
@@ -76,6 +77,19 @@ impl Cursor {
     pub fn at(have: VersionVector) -> Self {
         Self { have, streamed: BTreeMap::new() }
     }
+
+    /// The receiver was sent these intervals of origins.
+    pub(crate) fn pass(&mut self, intervals: &[(PeerId, u64, u64)]) {
+        self.have.dots.extend(intervals.iter().map(|(origin, _, upto)| (*origin, *upto)));
+    }
+
+    /// The receiver has said that it has this; most often that is known.
+    pub(crate) fn move_to(&mut self, have: &VersionVector) {
+        if self.have != *have {
+            self.have.clone_from(have);
+        }
+        self.streamed.clear();
+    }
 }
 
 /// How far a delta got.
@@ -137,14 +151,7 @@ impl<R: Register> Store<R> {
         wanted: impl Fn(PeerId) -> bool,
         budget: usize,
     ) -> Delta {
-        let mut lacking = self
-            .vector
-            .dots
-            .iter()
-            .map(|(&origin, &seen)| (origin, if origin == self.me { self.durable } else { seen }))
-            .filter(|(origin, seen)| *seen > since.have.get(origin) && wanted(*origin))
-            .filter(|(origin, seen)| *origin != self.me || !self.is_forgotten(*origin, *seen))
-            .peekable();
+        let mut lacking = self.news(since, &wanted, self.origins(None)).peekable();
         // Most often there is nothing, and then nothing is copied.
         let gone = self.gone.behind(&since.have).any(|(gone, _)| wanted(gone));
         if lacking.peek().is_none() && !gone {
@@ -176,6 +183,51 @@ impl<R: Register> Store<R> {
             delta.bytes = codec::encode(&runs);
         }
         delta
+    }
+
+    /// The origins in the vector, or these of them, and up to where their entries are told.
+    fn origins(&self, among: Option<&[PeerId]>) -> impl Iterator<Item = (PeerId, u64)> {
+        let all = among.is_none().then_some(&self.vector.dots).into_iter().flatten();
+        let these = among.into_iter().flatten();
+        let these = these.filter_map(|origin| self.vector.dots.get_key_value(origin));
+        all.chain(these)
+            .map(|(&origin, &seen)| (origin, if origin == self.me { self.durable } else { seen }))
+    }
+
+    /// Those of them that a receiver at `since` lacks something of.
+    fn news(
+        &self,
+        since: &Cursor,
+        wanted: impl Fn(PeerId) -> bool,
+        origins: impl Iterator<Item = (PeerId, u64)>,
+    ) -> impl Iterator<Item = (PeerId, u64)> {
+        origins
+            .filter(move |(origin, seen)| *seen > since.have.get(origin) && wanted(*origin))
+            .filter(|(origin, seen)| *origin != self.me || !self.is_forgotten(*origin, *seen))
+    }
+
+    /// Per origin the interval that [`Store::delta`] would tell a receiver at `since`, where these
+    /// intervals say all about that delta: whoever lacks the same can be sent the same bytes.
+    /// `among`: of others than these, and of what is gone, it lacks nothing.
+    pub fn lacking(
+        &self,
+        since: &Cursor,
+        wanted: impl Fn(PeerId) -> bool,
+        among: Option<&[PeerId]>,
+    ) -> Option<Intervals> {
+        let cut = mutation::cuts_deltas() || mutation::on(Mutation::SkipOrigin);
+        let drops = || self.gone.behind(&since.have).any(|(gone, _)| wanted(gone));
+        let drops = among.is_none() && drops();
+        if cut || drops || self.is_below_base(&since.have) {
+            return None;
+        }
+        let interval = |(origin, upto)| {
+            let after = since.have.get(&origin);
+            let whole = self.floors.get(&origin).is_some_and(|floor| after < *floor);
+            (!whole).then_some((origin, after, upto))
+        };
+        let told = |origin| !R::SINGLE_WRITER || wanted(origin);
+        self.news(since, told, self.origins(among)).map(interval).collect()
     }
 
     /// One origin's next run for a receiver, and its size; moves the receiver's cursor.

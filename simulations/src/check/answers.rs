@@ -70,10 +70,9 @@ pub(crate) fn knows_its_mesh(host: &Host) -> bool {
 
 /// A request that waits still, in words; joins may wait for space for ever.
 pub(crate) fn unanswered(hosts: &[Host]) -> Option<String> {
-    let free = convergence::free(hosts);
     hosts.iter().find_map(|host| {
         let open = host.pending.values().find(|asked| match asked.request {
-            Request::Join { .. } => free,
+            Request::Join { .. } => convergence::free(hosts),
             _ => true,
         });
         open.map(|asked| format!("h{} has not answered {:?}", host.index, asked.request))

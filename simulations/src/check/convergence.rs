@@ -1,9 +1,9 @@
 //! Nodes that are connected and quiet hold equal states.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeSet, fmt::Debug};
 
 use mesh_ipam::Family;
-use mesh_router::{PeerId, Register, Store, codec};
+use mesh_router::{PeerId, Register, Store, store::Entry};
 
 use crate::host::Host;
 
@@ -44,26 +44,27 @@ fn store<R: Register>(
     b: &Store<R>,
     counts: impl Fn(&PeerId) -> bool,
 ) -> Option<String> {
-    let vector = |store: &Store<R>| {
-        let mut vector = store.announced();
-        vector.dots.retain(|origin, _| counts(origin));
-        vector
-    };
-    if vector(a) != vector(b) {
-        return Some(format!("{:?} against {:?}", vector(a), vector(b)));
+    let (seen_a, seen_b) = (a.announced(), b.announced());
+    let counted = |(origin, _): &(&PeerId, &u64)| counts(origin);
+    if !seen_a.dots.iter().filter(counted).eq(seen_b.dots.iter().filter(counted)) {
+        return Some(format!("{seen_a:?} against {seen_b:?}"));
     }
-    let entries = |store: &Store<R>| -> BTreeMap<Vec<u8>, String> {
-        let counted = store.iter().filter(|(_, entry)| counts(&entry.dot.actor));
-        counted.map(|(key, entry)| (codec::encode(key), format!("{key:?} {entry:?}"))).collect()
-    };
-    let (a, b) = (entries(a), entries(b));
-    let odd = a.iter().find(|(key, text)| b.get(*key) != Some(text)).map(|(key, text)| {
-        format!("{text} against {}", b.get(key).map_or("nothing", String::as_str))
-    });
-    odd.or_else(|| {
-        let odd = b.iter().find(|(key, _)| !a.contains_key(*key));
-        odd.map(|(_, text)| format!("nothing against {text}"))
-    })
+    let counted = |(_, entry): &(_, &Entry<R::Value>)| counts(&entry.dot.actor);
+    first_difference(a.iter().filter(counted), b.iter().filter(counted))
+}
+
+/// The first difference between the entries of two stores, both in the order of keys.
+pub(crate) fn first_difference<T: PartialEq + Debug>(
+    mut a: impl Iterator<Item = T>,
+    mut b: impl Iterator<Item = T>,
+) -> Option<String> {
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return None,
+            (a, b) if a == b => {}
+            (a, b) => return Some(format!("{a:?} against {b:?}")),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,26 +11,43 @@ use crate::{
     ledger::Ledger,
 };
 
+/// A name that somebody was promised.
+struct Promised<'a> {
+    /// The host that answers for it.
+    origin: &'a Host,
+    /// Who has it, if it is a container.
+    holder: Option<&'a Holder>,
+    name: String,
+    query: Option<QueryName>,
+    addresses: Vec<IpAddr>,
+}
+
+impl<'a> Promised<'a> {
+    fn new(origin: &'a Host, holder: Option<&'a Holder>, name: &str, ip: Vec<IpAddr>) -> Self {
+        Self { origin, holder, name: name.to_owned(), query: query(name), addresses: ip }
+    }
+}
+
 /// The first name that does not resolve as it should, in words.
 pub(crate) fn missing(hosts: &[Host], ledger: &Ledger) -> Option<String> {
+    let of_containers = ledger.promises().flat_map(|((origin, holder), promise)| {
+        let attachment = &promise.attachment;
+        let addresses: Vec<IpAddr> =
+            attachment.addresses.iter().map(ipnetwork::IpNetwork::ip).collect();
+        attachment
+            .names
+            .iter()
+            .map(move |name| Promised::new(&hosts[*origin], Some(holder), name, addresses.clone()))
+    });
+    let by_hand = ledger.names().map(|(origin, name, addresses)| {
+        let addresses = addresses.iter().copied().collect();
+        Promised::new(&hosts[origin], None, &format!("{name}.{DOMAIN}"), addresses)
+    });
+    let promised: Vec<Promised<'_>> = of_containers.chain(by_hand).collect();
     for host in hosts.iter().filter(|host| host.is_member()) {
-        for ((origin, holder), promise) in ledger.promises() {
-            let addresses: Vec<IpAddr> =
-                promise.attachment.addresses.iter().map(ipnetwork::IpNetwork::ip).collect();
-            for name in &promise.attachment.names {
-                let what = unresolved((host, &hosts[*origin]), name, &addresses);
-                if let Some(what) = what {
-                    return Some(format!("{what} ({holder})"));
-                }
-            }
-        }
-        for (origin, name, addresses) in ledger.names() {
-            let name = format!("{name}.{DOMAIN}");
-            let addresses: Vec<IpAddr> = addresses.iter().copied().collect();
-            let what = unresolved((host, &hosts[origin]), &name, &addresses);
-            if what.is_some() {
-                return what;
-            }
+        let what = promised.iter().find_map(|promised| unresolved(host, promised));
+        if what.is_some() {
+            return what;
         }
         let (kept, known) = (host.table.len(), host.node.zone().records().count());
         if kept != known {
@@ -40,31 +57,36 @@ pub(crate) fn missing(hosts: &[Host], ledger: &Ledger) -> Option<String> {
     None
 }
 
-fn unresolved((host, origin): (&Host, &Host), name: &str, addresses: &[IpAddr]) -> Option<String> {
-    let answer = resolve(&host.table, name);
-    let hidden = origin.stays_down;
-    if hidden && !host.node.zone().is_hidden(origin.id) {
-        return Some(format!(
-            "h{} shows the names of h{}, which is down",
-            host.index, origin.index
-        ));
+fn unresolved(host: &Host, promised: &Promised<'_>) -> Option<String> {
+    let (origin, name) = (promised.origin, &promised.name);
+    let is_hidden = || host.node.zone().is_hidden(origin.id);
+    if origin.stays_down {
+        let text = format!("h{} shows the names of h{}, which is down", host.index, origin.index);
+        return (!is_hidden()).then_some(text);
     }
-    let missing = addresses.iter().find(|address| !answer.contains(address));
-    match missing {
-        Some(address) if !hidden => Some(format!(
-            "{name} of h{} does not resolve to {address} on h{}, but to {answer:?}{}",
-            origin.index,
-            host.index,
-            if host.node.zone().is_hidden(origin.id) { ", for it is hidden" } else { "" }
-        )),
-        _ => None,
-    }
+    let answer = promised.query.as_ref().map(|query| answer(&host.table, query));
+    let answer = answer.unwrap_or_default();
+    let address = promised.addresses.iter().find(|address| !answer.contains(address))?;
+    Some(format!(
+        "{name} of h{} does not resolve to {address} on h{}, but to {answer:?}{}{}",
+        origin.index,
+        host.index,
+        if is_hidden() { ", for it is hidden" } else { "" },
+        promised.holder.map_or_else(String::new, |holder| format!(" ({holder})")),
+    ))
 }
 
 /// What a resolver answers for a name.
 pub(crate) fn resolve(table: &Table, name: &str) -> Vec<IpAddr> {
-    let Ok(name) = Name::in_domain(name, &domain()) else { return Vec::new() };
-    match table.answer(&QueryName::from(&name), QueryType::Any) {
+    query(name).map(|query| answer(table, &query)).unwrap_or_default()
+}
+
+fn query(name: &str) -> Option<QueryName> {
+    Name::in_domain(name, &domain()).ok().map(|name| QueryName::from(&name))
+}
+
+fn answer(table: &Table, query: &QueryName) -> Vec<IpAddr> {
+    match table.answer(query, QueryType::Any) {
         Answer::Addresses(addresses) => addresses,
         _ => Vec::new(),
     }

@@ -2,9 +2,9 @@
 //! knows nothing, holds what the node holds and derives the same from it.
 
 use mesh_ipam::Ipam;
-use mesh_router::{PeerId, Register, Store, codec, store::Cursor};
+use mesh_router::{PeerId, Register, Store, store::Cursor};
 
-use super::Violation;
+use super::{Violation, convergence::first_difference};
 use crate::host::Host;
 
 /// Feeds a new replica all that a host tells.
@@ -48,14 +48,13 @@ fn feed<R: Register>(store: &Store<R>, mut take: impl FnMut(&[u8]) -> bool) -> R
 }
 
 fn same<R: Register>(ours: &Store<R>, theirs: &Store<R>) -> Result<(), String> {
-    let all = |store: &Store<R>| codec::encode(&store.iter().collect::<Vec<_>>());
     if ours.announced() != theirs.announced() {
         return Err(format!("has seen {:?}, not {:?}", theirs.announced(), ours.announced()));
     }
-    if all(ours) == all(theirs) {
-        return Ok(());
+    match first_difference(theirs.iter(), ours.iter()) {
+        None => Ok(()),
+        Some(difference) => Err(format!("has other entries: {difference}")),
     }
-    Err(format!("has {} entries, not {}, or others", theirs.len(), ours.len()))
 }
 
 #[cfg(test)]
