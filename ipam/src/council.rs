@@ -39,6 +39,7 @@ use mesh_router::{
 
 use crate::{
     ipam::Ipam,
+    replica::Head,
     ring::{Epoch, RingKey, RingValue},
 };
 use acceptor::Acceptor;
@@ -241,19 +242,16 @@ impl Ipam {
         }
     }
 
-    /// Takes a delta of a peer whose newest removal is this one, and which bars these.
+    /// Takes a delta of a peer. Bars do not hold against who bars the same, nor against who knows
+    /// what was decided.
     ///
     /// # Errors
     /// As [`Ipam::absorb`].
-    pub(crate) fn absorb_from(
-        &mut self,
-        bytes: &[u8],
-        (fence, barring): (u64, &BTreeSet<PeerId>),
-    ) -> Result<bool, RunError> {
+    pub(crate) fn absorb_from(&mut self, bytes: &[u8], head: &Head) -> Result<bool, RunError> {
         let known = self.epoch().fence;
-        let before = (fence > known).then(|| self.ring.vector().clone());
-        let bars = self.barred();
-        self.ring.set_bars(bars.difference(barring).copied().collect());
+        let before = (head.fence > known).then(|| self.ring.vector().clone());
+        let bars = self.barred(head.decided);
+        self.ring.set_bars(bars.difference(&head.barring).copied().collect());
         let taken = self.absorb(bytes);
         self.apply_bars();
         if let Some(before) = before {
@@ -262,14 +260,32 @@ impl Ipam {
         taken
     }
 
-    /// Origins whose news this host takes only from those who bar them, too.
-    pub(crate) fn barred(&self) -> BTreeSet<PeerId> {
-        self.council.acceptor.barred(self.epoch().number)
+    /// The newest removal that this host knows of. It never takes a ring from somebody who does not
+    /// know that, not even when it has thrown its own away.
+    pub(crate) fn fence(&self) -> u64 {
+        self.epoch().fence.max(self.council.acceptor.fence)
+    }
+
+    /// Whether the ring that this host was told lacks a removal that it knows of.
+    pub fn is_behind(&self) -> bool {
+        self.epoch().fence < self.fence()
+    }
+
+    /// The ring is about to be thrown away.
+    pub(crate) fn keep_fence(&mut self) {
+        let fence = self.fence();
+        self.council.touch(|acceptor| acceptor.fence = fence);
+    }
+
+    /// Origins whose news this host takes only from those who bar them, too, or who know so many
+    /// decrees.
+    pub(crate) fn barred(&self, decided: u64) -> BTreeSet<PeerId> {
+        self.council.acceptor.barred(decided.max(self.epoch().number))
     }
 
     /// What is barred holds for the ring from now on.
     pub(crate) fn apply_bars(&mut self) {
-        let bars = self.barred();
+        let bars = self.barred(0);
         self.ring.set_bars(bars);
     }
 }

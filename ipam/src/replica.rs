@@ -9,16 +9,18 @@ use mesh_router::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::Ipam;
+use crate::{Epoch, Ipam};
 
 /// What comes before the runs of a delta.
 #[derive(Debug, Serialize, Deserialize)]
-struct Head {
+pub(crate) struct Head {
+    /// The newest decree that the sender knows.
+    pub(crate) decided: u64,
     /// The newest removal that the sender knows of. Whoever knows of a later one does not listen:
     /// what is said here may be of a host that has lost its blocks.
-    fence: u64,
+    pub(crate) fence: u64,
     /// Whose news the sender takes only from those who bar them, too.
-    barring: BTreeSet<PeerId>,
+    pub(crate) barring: BTreeSet<PeerId>,
 }
 
 impl Replica for Ipam {
@@ -46,7 +48,8 @@ impl Replica for Ipam {
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {
         let mut delta = self.store().delta(since, wanted, budget);
         if !delta.bytes.is_empty() {
-            let head = Head { fence: self.epoch().fence, barring: self.barred() };
+            let Epoch { number: decided, fence, .. } = self.epoch();
+            let head = Head { decided, fence, barring: self.barred(decided) };
             let head = codec::encode(&head);
             let length = u16::try_from(head.len()).expect("few are being removed at once");
             delta.bytes = [&length.to_le_bytes()[..], &head, &delta.bytes].concat();
@@ -61,9 +64,9 @@ impl Replica for Ipam {
         let (head, runs) = rest.split_at_checked(length).ok_or_else(undecodable)?;
         let head: Head = codec::decode(head).map_err(|error| RunError::Codec(error.to_string()))?;
         let heeds = !mutation::on(Mutation::ForgetFence);
-        if heeds && head.fence < self.epoch().fence {
+        if heeds && head.fence < self.fence() {
             return Ok(false);
         }
-        self.absorb_from(runs, (head.fence, &head.barring))
+        self.absorb_from(runs, &head)
     }
 }

@@ -12,6 +12,8 @@ use crate::{
 const LOOK_EVERY: u64 = SECOND / 4;
 /// How long a container's attach may take at the end, in milliseconds.
 const PROBE_PATIENCE: u64 = 10_000;
+/// After how long whoever is gone is removed by force: when no majority was left to decide it.
+const FORCE_AFTER: u64 = 20 * SECOND;
 /// How often it is tried.
 const PROBES: u32 = 6;
 
@@ -35,16 +37,13 @@ impl World {
     /// Has whoever is switched off removed, if the scenario does so; then it comes back, or not.
     fn bury(&mut self) {
         let until = self.queue.now() + self.scenario.heal_seconds * SECOND;
-        let waits = |world: &Self| {
-            let dead = |host: &crate::host::Host| world.is_dead_member(host);
-            !world.dead.is_empty() || world.hosts.iter().any(dead)
-        };
-        while self.violation.is_none() && waits(self) {
+        let force_at = self.queue.now() + FORCE_AFTER;
+        while self.violation.is_none() && self.dead_members().next().is_some() {
             if self.queue.now() >= until {
                 return self.fail(Violation::new("removal", "who is switched off stays a member"));
             }
             let by = self.dice.index(self.hosts.len());
-            self.remove_dead(by);
+            self.remove_dead(by, self.queue.now() >= force_at);
             self.run_until(self.queue.now() + SECOND);
         }
         for host in 0..self.hosts.len() {

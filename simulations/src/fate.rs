@@ -1,5 +1,6 @@
 //! What befalls machines beyond a crash: suspended, switched off, set back to an old image, cloned.
 
+use mesh_router::PeerId;
 use meshwork::node::request::Request;
 
 use crate::{
@@ -65,29 +66,32 @@ impl World {
     }
 
     pub(crate) fn power_on(&mut self, host: usize) {
+        // Whoever asked for its removal may have crashed before it could say that it was decided.
+        let id = self.hosts[host].id;
+        if self.hosts.iter().any(|other| other.node.ipam().is_removed(id)) {
+            self.removed(&[id.to_string()]);
+        }
         self.hosts[host].off = false;
         self.hosts[host].doubtful_disk = true;
         self.restart(host);
         self.join_again(host);
     }
 
-    /// Whether a host is switched off and has not been removed, though somebody who runs has heard
-    /// of it: one that was cut off while it joined was never a member.
-    pub(crate) fn is_dead_member(&self, host: &crate::host::Host) -> bool {
-        let knows = |other: &crate::host::Host| {
-            let node = &other.node;
-            let member = mesh_router::member::info(node.router().members(), host.id).is_some();
-            let owner = node.ipam().owns_anything(host.id);
-            other.is_member() && other.index != host.index && (member || owner)
-        };
-        host.off && !host.removed && self.hosts.iter().any(knows)
+    /// Hosts that are destroyed or switched off and have not been removed, though somebody who runs
+    /// has heard of them: one that was cut off while it joined was never a member.
+    pub(crate) fn dead_members(&self) -> impl Iterator<Item = PeerId> {
+        let off = self.hosts.iter().filter(|host| host.off && !host.removed).map(|host| host.id);
+        off.chain(self.dead.iter().copied()).filter(|dead| {
+            self.hosts.iter().filter(|host| host.is_member()).any(|host| {
+                let info = mesh_router::member::info(host.node.router().members(), *dead);
+                info.is_some_and(|info| !info.left) || host.node.ipam().owns_anything(*dead)
+            })
+        })
     }
 
     /// Asks a host to remove those that are switched off.
-    pub(crate) fn remove_dead(&mut self, by: usize) {
-        let off = self.hosts.iter().filter(|host| self.is_dead_member(host)).map(|host| host.id);
-        let dead = self.dead.iter().copied();
-        let peers: Vec<String> = off.chain(dead).map(|peer| peer.to_string()).collect();
+    pub(crate) fn remove_dead(&mut self, by: usize, force: bool) {
+        let peers: Vec<String> = self.dead_members().map(|peer| peer.to_string()).collect();
         let asker = &self.hosts[by];
         if !asker.is_member() || peers.is_empty() {
             return;
@@ -95,7 +99,7 @@ impl World {
         let asked =
             |asked: &crate::host::Asked| matches!(asked.request, Request::PeerRemove { .. });
         if !asker.pending.values().any(asked) {
-            self.ask(by, Request::PeerRemove { peers, force: false }, PATIENCE);
+            self.ask(by, Request::PeerRemove { peers, force }, PATIENCE);
         }
     }
 
@@ -108,7 +112,6 @@ impl World {
             self.hosts[host].replaced = true;
             return self.leave(host);
         }
-        self.dead.push(self.hosts[host].id);
         self.recycle(host);
         let by = self.dice.index(self.hosts.len());
         let at = self.queue.now() + self.dice.below(SECOND);

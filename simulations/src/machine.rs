@@ -258,6 +258,7 @@ impl World {
         self.counts.recycles += 1;
         self.counts.peak(&self.hosts);
         self.scrap_kernel(host);
+        self.dead.push(self.hosts[host].id);
         let boot = self.hosts[host].boot;
         match Host::new(host, &mut self.dice) {
             Ok(mut new) => {

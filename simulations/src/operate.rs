@@ -40,10 +40,7 @@ impl World {
             Act::NameAdd(host) => self.name(host, true),
             Act::NameRemove(host) => self.name(host, false),
             Act::Leave(host) => self.leave(host),
-            Act::Recycle(host) if self.is_spare(host) => {
-                self.bereft = true;
-                self.recycle(host);
-            }
+            Act::Recycle(host) if self.is_spare(host) => self.recycle(host),
             Act::Wipe(host) if self.is_spare(host) && self.is_calm() => self.wipe(host),
             Act::Recycle(_) | Act::Wipe(_) => {}
             Act::Replace(host) => self.replace(host),
@@ -69,7 +66,7 @@ impl World {
             Act::Suspend(host) => self.suspend(host),
             Act::Resume(host, leap) => self.resume(host, leap),
             Act::PowerOff(host) => self.power_off(host),
-            Act::Remove(by) => self.remove_dead(by),
+            Act::Remove(by) => self.remove_dead(by, false),
             Act::RangeAdd(host) => self.add_range(host),
             Act::FoundTogether(host) => self.found_together(host),
             Act::Snapshot(host) => self.snapshot(host),
@@ -304,6 +301,10 @@ impl World {
             }
             (Request::DnsAdd { name, addresses }, _) => {
                 self.ledger.name(host, &name, true, &addresses);
+                let leaves = |asked: &crate::host::Asked| matches!(asked.request, Request::Leave);
+                if self.hosts[host].pending.values().any(leaves) {
+                    self.ledger.unsure(host, &name);
+                }
             }
             (Request::DnsRemove { name, .. }, _) => self.ledger.name(host, &name, false, &[]),
             (Request::Leave, _) if self.hosts[host].replaced => self.recycle(host),

@@ -293,6 +293,7 @@ impl Node {
         self.refuse_outside();
         self.desk = super::council::Desk::default();
         self.comparing = None;
+        self.denied.clear();
         self.doubtful = false;
         self.recall_reason = None;
         self.promises_written = 0;

@@ -301,7 +301,8 @@ impl Node {
     }
 
     fn unsettled_words(&self) -> String {
-        if let Some(why) = self.founding_words().or_else(|| self.comparing_words()) {
+        let why = self.founding_words().or_else(|| self.comparing_words());
+        if let Some(why) = why.or_else(|| self.leave_words()) {
             return why;
         }
         match (&self.joining, &self.recall_reason) {

@@ -118,6 +118,8 @@ pub struct Node {
     /// told again after a restart.
     remembers: bool,
     left: Option<leaving::Left>,
+    /// Peers that know nothing of this host's leave, though it is back.
+    denied: BTreeSet<PeerId>,
     /// What this host says of itself may have changed.
     describe_due: bool,
     /// The mesh is being founded together with others.
@@ -181,6 +183,7 @@ impl Node {
             recalling: false,
             remembers: false,
             left: None,
+            denied: BTreeSet::new(),
             describe_due: true,
             founding: None,
             desk: council::Desk::default(),

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use mesh_router::Time;
+use mesh_router::{PeerId, Time};
 
-use super::{Node, event::Output};
+use super::{Node, event::Output, leaving::Left};
 
 impl Node {
     /// After a restart: a member goes on being one.
@@ -29,7 +29,9 @@ impl Node {
         if !self.recalling || !self.router.is_settled() {
             return;
         }
-        if self.knows_its_leave() {
+        if self.ipam.is_behind() {
+            self.router.unsettle();
+        } else if self.knows_its_leave() {
             let own = [
                 self.router.members().own_counter(),
                 self.ipam.store().own_counter(),
@@ -64,7 +66,9 @@ impl Node {
             self.ipam.refresh();
             self.forget_lost_names();
             self.tell_names_again();
+            self.denied.clear();
         } else {
+            self.denied.extend(self.router.told_by());
             self.router.unsettle();
         }
     }
@@ -79,7 +83,29 @@ impl Node {
     /// believe that they are its own.
     fn knows_its_leave(&self) -> bool {
         let me = self.config.me;
-        self.left_before().is_none_or(|left| self.ipam.store().seen(me) >= left.counter)
+        let told = |left: &Left| self.ipam.store().seen(me) >= left.counter;
+        self.left_before().is_none_or(|left| told(left) || self.leave_unheard().is_empty())
+    }
+
+    /// Members that have not said yet that they know nothing of this host's leave. Once all have,
+    /// its heir lost what it was given, or was removed: the blocks are this host's after all.
+    fn leave_unheard(&self) -> BTreeSet<PeerId> {
+        let mut members = self.standing_members();
+        members.retain(|peer| *peer != self.config.me && !self.denied.contains(peer));
+        members
+    }
+
+    /// For whom a host that left waits, when it is back.
+    pub(super) fn leave_words(&self) -> Option<String> {
+        let unheard = self.leave_unheard();
+        (!self.denied.is_empty() && !unheard.is_empty()).then(|| {
+            format!(
+                "this host gave its blocks away when it left, and nobody asked so far knows to \
+                 whom; waiting for {} (if one of these is gone for good, remove it with `meshctl \
+                 peer remove`)",
+                self.names(&unheard)
+            )
+        })
     }
 
     pub(super) fn remember(&mut self) {

@@ -20,6 +20,8 @@ pub struct Acceptor {
     pub(super) bars: BTreeMap<PeerId, Ballot>,
     /// Promises were lost with a disk.
     pub(super) abstain: bool,
+    /// A removal that is known of, also while the ring is told anew.
+    pub(super) fence: u64,
 }
 
 impl Acceptor {
@@ -28,7 +30,7 @@ impl Acceptor {
         if self.epoch < epoch {
             // One that may have promised something for this very decree abstains until it is made.
             let abstain = self.abstain && self.epoch == 0;
-            *self = Self { epoch, abstain, ..Self::default() };
+            *self = Self { epoch, abstain, fence: self.fence, ..Self::default() };
         }
     }
 

@@ -279,7 +279,7 @@ impl Ipam {
         let me = self.me();
         let now = around.now;
         let first = electors.iter().find(|peer| **peer == me || around.reachable.contains(peer));
-        let barred = !self.barred().is_empty();
+        let barred = !self.barred(0).is_empty();
         let since = self.council.barred_since;
         self.council.barred_since = if barred { since.or(Some(now)) } else { None };
         let stuck = self.council.barred_since.is_some_and(|at| now.since(at) >= BARRED_MAX);

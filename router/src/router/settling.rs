@@ -1,7 +1,7 @@
 //! Whether this host may write yet, and whether it has been told all that happened.
 
 use super::Router;
-use crate::{Time, told::Told};
+use crate::{PeerId, Time, told::Told};
 
 impl Router {
     /// Whether this host may write.
@@ -31,6 +31,11 @@ impl Router {
     /// Whether a peer has told everything since [`Router::ask_for_all`].
     pub fn is_synced(&self) -> bool {
         self.synced
+    }
+
+    /// The peers that have told all that they know.
+    pub fn told_by(&self) -> impl Iterator<Item = PeerId> {
+        self.told_by.iter().filter_map(|link| self.neighbours.get(link)).map(|of| of.up.peer)
     }
 
     /// What the peers told is not all: goes on being told.
