@@ -156,6 +156,8 @@ pub struct Node {
     /// Peers that cannot be reached, since when, and whether their names are hidden already.
     away: BTreeMap<PeerId, peers::Away>,
     peers_generation: u64,
+    /// The revision of the members, and how many origins the zone had, when they were reviewed.
+    peers_heard: (u64, usize),
     /// The replicas' revisions when the peers were last sent what they lack.
     pumped: [u64; mesh_router::Kind::COUNT],
     keeping: peers::Keeping,
@@ -205,6 +207,7 @@ impl Node {
             program_at: None,
             away: BTreeMap::new(),
             peers_generation: 0,
+            peers_heard: (0, 0),
             pumped: [0; mesh_router::Kind::COUNT],
             keeping: peers::Keeping::default(),
             rng: ChaCha8Rng::seed_from_u64(config.seed),

@@ -152,9 +152,13 @@ impl Node {
     pub(super) fn review_peers(&mut self) {
         let due = |away: &Away| away.poll_timeout().is_some_and(|at| at <= self.now);
         let changed = self.router.generation() != self.peers_generation;
-        if self.mesh.is_none() || !(changed || self.away.values().any(due)) {
+        // Somebody may be heard of only after it is known that nobody reaches him.
+        let heard = (self.router.members().revision(), self.zone.store().vector().dots.len());
+        let news = changed || heard != self.peers_heard;
+        if self.mesh.is_none() || !(news || self.away.values().any(due)) {
             return;
         }
+        self.peers_heard = heard;
         self.peers_generation = self.router.generation();
         let reachable: BTreeSet<PeerId> = self.router.paths().keys().copied().collect();
         if changed {
@@ -244,7 +248,7 @@ impl Node {
 
     /// Drops all that a peer said which will not come back: what it said of itself, and its names.
     pub(super) fn forget_peer(&mut self, peer: PeerId) {
-        self.router.members_mut().drop_origin(peer);
+        self.router.forget(peer, self.now);
         let changes = self.zone.drop_origin(peer);
         self.outputs.extend(changes.into_iter().map(Output::Zone));
         self.keeping.promises.remove(&peer);

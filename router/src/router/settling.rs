@@ -38,6 +38,13 @@ impl Router {
         self.told_by.iter().filter_map(|link| self.neighbours.get(link)).map(|of| of.up.peer)
     }
 
+    /// Drops what a peer said of itself, which will not come back. Others say whom they reach by
+    /// whom they do not, so the paths are others without it.
+    pub fn forget(&mut self, peer: PeerId, now: Time) {
+        self.members.drop_origin(peer);
+        self.links_changed(now);
+    }
+
     /// What the peers told is not all: goes on being told.
     pub fn unsettle(&mut self) {
         self.settled = false;

@@ -154,8 +154,8 @@ impl<R: Register> Store<R> {
                 self.insert_if_newer(key, Entry { dot, value });
             }
             self.cover(origin, upto);
+            self.tell_recalled(origin, upto);
         }
-        self.tell_recalled();
         true
     }
 

@@ -360,7 +360,7 @@ impl<R: Register> Store<R> {
             self.insert_run(origin, news);
         }
         self.cover(origin, upto);
-        self.tell_recalled();
+        self.tell_recalled(origin, upto);
         true
     }
 

@@ -1,7 +1,7 @@
 //! Recall: a replica that lost what it once wrote is told it by others.
 
 use super::{Register, Store};
-use crate::{Mutation, mutation};
+use crate::{Mutation, PeerId, mutation};
 
 /// How far the clock jumps after a recall. Chosen: more writes than a host makes between two
 /// exchanges with any peer.
@@ -19,9 +19,9 @@ impl<R: Register> Store<R> {
     /// Own writes that others told us may be told on at once, and must: what is told of one origin
     /// leaves out what another's entries superseded. Not while own writes are on their way to the
     /// disk.
-    pub(super) fn tell_recalled(&mut self) {
-        if self.recalling && self.durable >= self.recalled_from {
-            self.durable = self.durable.max(self.vector.get(&self.me));
+    pub(super) fn tell_recalled(&mut self, origin: PeerId, upto: u64) {
+        if origin == self.me && self.recalling && self.durable >= self.recalled_from {
+            self.durable = self.durable.max(upto);
         }
     }
 
