@@ -430,20 +430,27 @@ impl Router {
     }
 
     fn links_changed(&mut self, now: Time) {
-        self.generation += 1;
+        self.members_changed(true, now);
+    }
+
+    /// Members describe themselves or their links otherwise, or this host's own links are others.
+    fn members_changed(&mut self, mut described: bool, now: Time) {
         self.dial_review = true;
-        self.look_again();
-        self.paths =
-            topology::paths(&self.members, self.me, &self.by_peer.keys().copied().collect());
+        let links = self.by_peer.keys().copied().collect();
+        let paths = topology::paths(&self.members, self.me, &links);
+        described |= paths != self.paths;
+        self.paths = paths;
         // Whoever is known but was never linked counts as lost from the moment that it is known.
         let others = member::present(&self.members).map(|(peer, _)| peer);
         for peer in others.filter(|peer| *peer != self.me) {
             if self.by_peer.contains_key(&peer) {
-                self.lost.remove(&peer);
-            } else {
-                self.lost.entry(peer).or_insert(Some(now + RELAY_AFTER));
+                described |= self.lost.remove(&peer).is_some();
+            } else if !self.lost.contains_key(&peer) {
+                self.lost.insert(peer, Some(now + RELAY_AFTER));
+                described = true;
             }
         }
+        self.generation += u64::from(described);
         self.reach_at.get_or_insert(now + REACH_DELAY);
     }
 

@@ -401,11 +401,7 @@ impl<R: Register> Store<R> {
     }
 
     fn insert_if_newer(&mut self, key: R::Key, entry: Entry<R::Value>) {
-        let older = |old| match mutation::on(Mutation::CompareReversed) {
-            true => rank::<R>(old) > rank::<R>(&entry),
-            false => rank::<R>(old) < rank::<R>(&entry),
-        };
-        if self.entries.get(&key).is_none_or(older) {
+        if self.entries.get(&key).is_none_or(|old| beats::<R>(&entry, old)) {
             self.insert(key, entry);
         } else {
             self.cover(entry.dot.actor, entry.dot.counter);
@@ -472,6 +468,14 @@ impl<R: Register> Store<R> {
                 assert!(now.is_none(), "{key:?} is superseded and there");
             }
         }
+    }
+}
+
+/// Whether an entry takes another's place under their key.
+fn beats<R: Register>(entry: &Entry<R::Value>, old: &Entry<R::Value>) -> bool {
+    match mutation::on(Mutation::CompareReversed) {
+        true => rank::<R>(entry) < rank::<R>(old),
+        false => rank::<R>(entry) > rank::<R>(old),
     }
 }
 

@@ -114,6 +114,8 @@ pub struct World {
     pub(crate) dead: Vec<PeerId>,
     /// A range was added.
     pub(crate) widened: bool,
+    /// What was decided together, for its checker.
+    pub(crate) decreed: check::decrees::Decreed,
     last_request: u64,
     pub(crate) last_container: u64,
 }
@@ -150,6 +152,7 @@ impl World {
             range: dice.index(scenario.ranges.len()),
             dead: Vec::new(),
             widened: false,
+            decreed: check::decrees::Decreed::new(),
             last_request: 0,
             last_container: 0,
             dice,
@@ -346,7 +349,9 @@ impl World {
             Output::Membership(credentials) => self.hosts[host].credentials = credentials,
             Output::Dial(target) => self.dial(host, target),
             Output::Send { link, urgent, bytes } => {
-                if let Err(violation) = check::grants::durable(&self.hosts[host], &bytes) {
+                let told = check::grants::durable(&self.hosts[host], &bytes)
+                    .and_then(|()| check::decrees::durable(&self.hosts[host], &bytes));
+                if let Err(violation) = told {
                     self.fail(violation);
                 }
                 self.send(host, link, urgent, bytes);

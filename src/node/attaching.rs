@@ -158,8 +158,17 @@ impl Node {
         }
     }
 
-    /// Looks again at everybody who waits for space.
+    /// Looks again at everybody who waits for space, when something may have changed for them: the
+    /// ring, what was answered to this host, what it holds itself, or that their patience has ended.
     pub(super) fn progress_waiting(&mut self) {
+        let mark = self.ipam.store().change_mark();
+        let due = std::mem::take(&mut self.waiting_due) || mark != self.waiting_mark;
+        let over = |until: Time| until <= self.now;
+        let mut waiting = self.waiting.iter();
+        if !due && !waiting.any(|holder| self.slots[holder].waits_until().is_some_and(over)) {
+            return;
+        }
+        self.waiting_mark = mark;
         for holder in self.waiting.clone() {
             self.try_allocate(&holder);
         }

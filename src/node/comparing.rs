@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mesh_ipam::council::Upheaval;
-use mesh_router::{PeerId, Time};
+use mesh_router::{Mutation, PeerId, Time, mutation};
 
 use super::Node;
 
@@ -34,13 +34,16 @@ impl Node {
         self.notice(true, format!("{why}; asking the others for the ring as it is"));
         self.delete_ring();
         self.ipam.reset_ring();
+        // It is told again who can be reached.
+        self.peers_generation = u64::MAX;
         self.journal.forget_marks();
         self.recall_again(why);
     }
 
     /// A peer knows later writes of this host than the host itself.
     pub(super) fn is_behind(&mut self, peer: PeerId) {
-        if self.recalling || self.mesh.is_none() || !self.router.is_settled() {
+        let deaf = mutation::on(Mutation::SettleUntold);
+        if self.recalling || self.mesh.is_none() || !self.router.is_settled() || deaf {
             return;
         }
         let name = self.router.name_of(peer);

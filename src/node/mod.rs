@@ -144,6 +144,10 @@ pub struct Node {
     lent: BTreeMap<IpAddr, Holder>,
     /// The holders whose slot is in `Waiting`.
     waiting: BTreeSet<Holder>,
+    /// They may get what they wait for now, but for what the ring says.
+    waiting_due: bool,
+    /// The ring's change mark when it was last looked whether they do.
+    waiting_mark: u64,
     /// The holders whose slot waits for a batch.
     storing: BTreeMap<BatchId, Vec<Holder>>,
     queued: Queued,
@@ -199,6 +203,8 @@ impl Node {
             gateway_kept: None,
             lent: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            waiting_due: false,
+            waiting_mark: 0,
             storing: BTreeMap::new(),
             queued: Vec::new(),
             acknowledgements: acknowledge::Held::new(),
@@ -227,6 +233,7 @@ impl Node {
     pub fn handle_input(&mut self, input: Input, now: Time) {
         self.now = self.now.max(now);
         let now = self.now;
+        self.waiting_due |= !matches!(input, Input::Frame { .. } | Input::Timeout);
         match input {
             // It came up while this host left: nothing of that mesh is to be taken in any more.
             Input::LinkUp(up) if self.mesh.is_none() => {
@@ -340,6 +347,7 @@ impl Node {
     fn settle_down(&mut self) {
         let now = self.now;
         self.journal.timeout(now);
+        self.waiting_due |= self.ipam.poll_timeout().is_some_and(|at| at <= now);
         self.ipam.handle_timeout(now);
         self.finish_founding();
         self.end_recall();
@@ -370,9 +378,8 @@ impl Node {
             self.zone.store().revision(),
         ];
         if self.router.pump_due() || revisions != self.pumped {
-            let changed = [0, 1, 2].map(|kind: usize| revisions[kind] != self.pumped[kind]);
             self.pumped = revisions;
-            self.router.pump(&replicas(&mut self.ipam, &mut self.zone), changed);
+            self.router.pump(&replicas(&mut self.ipam, &mut self.zone));
         }
     }
 

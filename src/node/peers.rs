@@ -95,6 +95,7 @@ impl Away {
 
 impl Node {
     pub(super) fn on_peer_message(&mut self, from: PeerId, payload: &[u8]) {
+        self.waiting_due = true;
         match codec::decode(payload) {
             // Who is still being told what it once wrote can give nothing away, nor who does not
             // know yet that no link from before a restart holds an address. It is asked again.

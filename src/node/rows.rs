@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use mesh_router::{
     Kind, Mutation, PeerId, Register, Store,
     codec::{decode, encode},
+    member::MemberKey,
     mutation,
     store::{Change, Entry},
 };
@@ -172,7 +173,9 @@ impl Node {
         let members = self.router.members_mut();
         let changed = members.drain_changes();
         write_changes(&mut self.journal, Table::Members, Kind::Members, members, &changed);
-        let mut replan = !changed.is_empty();
+        // Who is linked to whom is the router's to judge.
+        let described = |change: &Change<MemberKey>| matches!(change.key, MemberKey::Info(_));
+        let mut replan = changed.iter().any(described);
 
         let changed = self.ipam.store_mut().drain_changes();
         let ring = self.ipam.store_mut();

@@ -191,6 +191,7 @@ impl Node {
     /// What a claim holds stays the claim's; what a claim lent out goes to who uses it.
     pub(super) fn let_go(&mut self, record: &Record) {
         let holder = &record.holder;
+        self.waiting_due = true;
         self.in_kernel.remove(holder);
         for address in &record.addresses {
             if let Some(user) = self.lent.remove(address)

@@ -34,6 +34,17 @@ impl Acceptor {
         }
     }
 
+    /// Whether it listens to nothing smaller than this ballot about this decree.
+    pub fn has_promised(&self, epoch: u64, ballot: Ballot) -> bool {
+        self.epoch > epoch || (self.epoch == epoch && self.promised >= Some(ballot))
+    }
+
+    /// Whether it has accepted something in this ballot about this decree, or in a greater one.
+    pub fn has_accepted(&self, epoch: u64, ballot: Ballot) -> bool {
+        let accepted = self.accepted.as_ref().map(|(ballot, _)| *ballot);
+        self.epoch > epoch || (self.epoch == epoch && accepted >= Some(ballot))
+    }
+
     /// Who is barred, if the mesh has decided as many decrees as this.
     pub(super) fn barred(&self, decided: u64) -> BTreeSet<PeerId> {
         let open = self.epoch > decided;

@@ -339,7 +339,7 @@ impl Ipam {
 
 /// How many of so many decide.
 fn quorum(electors: usize) -> usize {
-    if mutation::on(Mutation::SmallQuorum) { electors.div_ceil(2) } else { electors / 2 + 1 }
+    if mutation::on(Mutation::SmallQuorum) { (electors / 2).max(1) } else { electors / 2 + 1 }
 }
 
 impl Council {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::{Effect, Router};
 use crate::{
-    Time,
+    PeerId, Time,
     frame::{Digest, Frame},
     link::LinkId,
+    member::MemberKey,
     neighbour::{Made, Neighbour, Replicas},
     replica::{Kind, Replica},
     store::VersionVector,
@@ -164,6 +165,7 @@ impl Router {
             return Ok(());
         }
         let before = self.told.vectors(&self.members, replicas)[kind as usize].clone();
+        let mark = self.members.change_mark();
         let replica: &mut dyn Replica = match kind {
             Kind::Members => &mut self.members,
             Kind::Ring => &mut *replicas.ring,
@@ -176,7 +178,9 @@ impl Router {
         let neighbour = self.neighbours.get_mut(&link).expect("it has just sent something");
         neighbour.has(kind, &before, after);
         if kind == Kind::Members {
-            self.links_changed(now);
+            let changes = self.members.changes_since(mark).unwrap_or_default();
+            let described = changes.iter().any(|change| matches!(change.key, MemberKey::Info(_)));
+            self.members_changed(described, now);
         }
         Ok(())
     }
@@ -185,6 +189,25 @@ impl Router {
     /// up, was greeted, asked or has room again.
     pub fn pump_due(&self) -> bool {
         self.pump_due
+    }
+
+    /// The origins of which somebody may lack something, for these have something new. Who is sent
+    /// what depends also on who is linked to whom and who is there, and members say that.
+    fn concerned(&mut self, mut fresh: [Vec<PeerId>; Kind::COUNT]) -> [Vec<PeerId>; Kind::COUNT] {
+        let mut members = fresh[Kind::Members as usize].clone();
+        members.retain(|peer| *peer != self.me);
+        for link in members.iter().filter_map(|peer| self.by_peer.get(peer)) {
+            if let Some(neighbour) = self.neighbours.get_mut(link) {
+                neighbour.behind = true;
+            }
+        }
+        for kind in [Kind::Ring, Kind::Zone] {
+            let fresh = &mut fresh[kind as usize];
+            fresh.extend(&members);
+            fresh.sort_unstable();
+            fresh.dedup();
+        }
+        fresh
     }
 
     /// All links may lack something, whatever changed.
@@ -196,16 +219,16 @@ impl Router {
     /// Sends to every link what its other end lacks, as far as the link can take it. Costs one look
     /// at each link and each origin that has something new: for when a replica changed, or
     /// [`Router::pump_due`].
-    pub fn pump(&mut self, replicas: &Replicas<'_>, changed: [bool; Kind::COUNT]) {
+    pub fn pump(&mut self, replicas: &Replicas<'_>) {
+        let fresh = match self.told.fresh(&self.members, replicas) {
+            Some(fresh) => self.concerned(fresh),
+            // Something was dropped: all have to be told.
+            None => {
+                self.look_again();
+                Default::default()
+            }
+        };
         self.pump_due = false;
-        let fresh = self.told.fresh(&self.members, replicas);
-        // Who is sent what depends on who is linked to whom: that is membership. And when something
-        // was dropped, all have to be told.
-        if changed[Kind::Members as usize] || fresh.is_none() {
-            self.look_again();
-            self.pump_due = false;
-        }
-        let fresh = fresh.unwrap_or_default();
         let tells = self.settled || self.tells;
         let links: Vec<LinkId> = self.neighbours.keys().copied().collect();
         let mut made = Made::default();

@@ -156,7 +156,7 @@ impl World {
         let host = self.hosts.get_mut(&n).unwrap();
         let members = host.router.members_mut();
         members.mark_durable(members.own_counter());
-        host.router.pump(&replicas!(host), [true; Kind::COUNT]);
+        host.router.pump(&replicas!(host));
         while let Some(effect) = host.router.poll_effect() {
             match effect {
                 Effect::Send { link, bytes, .. } => {
@@ -183,7 +183,7 @@ impl World {
                 Effect::Behind { .. } | Effect::Notice { .. } => {}
             }
             if host.router.pump_due() {
-                host.router.pump(&replicas!(host), [true; Kind::COUNT]);
+                host.router.pump(&replicas!(host));
             }
         }
     }

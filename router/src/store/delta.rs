@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry as Slot};
 
 use serde::{Deserialize, Serialize};
 
-use super::{COUNTER_MAX, Change, Dot, Entry, Register, Store, VersionVector, rank};
+use super::{COUNTER_MAX, Change, Dot, Entry, Register, Store, VersionVector, beats};
 use crate::{
     PeerId,
     codec::{self, FRAME_BYTES_MAX},
@@ -376,7 +376,7 @@ impl<R: Register> Store<R> {
                     slot.insert(entry);
                     key
                 }
-                Slot::Occupied(slot) if rank::<R>(slot.get()) >= rank::<R>(&entry) => continue,
+                Slot::Occupied(slot) if !beats::<R>(&entry, slot.get()) => continue,
                 Slot::Occupied(mut slot) => {
                     old_dots.push(slot.insert(entry).dot);
                     slot.key().clone()

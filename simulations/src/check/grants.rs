@@ -5,21 +5,14 @@
 //! sender's later writes show to be old.
 
 use mesh_ipam::{RingKey, RingValue, SpaceMessage, SpaceRequest};
-use mesh_router::{PeerId, codec, frame::Frame};
+use mesh_router::{PeerId, codec};
 use meshwork::node::event::Table;
-use serde::{Deserialize, Serialize};
 
-use super::Violation;
+use super::{
+    Violation,
+    messages::{self, Message},
+};
 use crate::host::Host;
-
-/// First byte of a routed frame.
-const ROUTED: u8 = 5;
-
-/// The part of what nodes say to each other that is looked at: the first variant.
-#[derive(Serialize, Deserialize)]
-enum Message {
-    Space(SpaceMessage),
-}
 
 /// What a donor had before a request reached it.
 #[derive(Debug)]
@@ -32,12 +25,10 @@ pub(crate) struct Before {
 
 /// A message about space in a frame, with its ends.
 fn space_message(frame: &[u8]) -> Option<(PeerId, PeerId, SpaceMessage)> {
-    if frame.first() != Some(&ROUTED) {
-        return None;
+    match messages::of(frame)? {
+        (from, to, Message::Space(message)) => Some((from, to, message)),
+        _ => None,
     }
-    let Ok(Frame::Routed { from, to, payload, .. }) = Frame::decode(frame) else { return None };
-    let Message::Space(message) = codec::decode(&payload).ok()?;
-    Some((from, to, message))
 }
 
 /// A frame is about to reach a host: remembers how it stands, if it is a request for space.
@@ -103,6 +94,8 @@ pub(crate) fn durable(host: &Host, frame: &[u8]) -> Result<(), Violation> {
 
 #[cfg(test)]
 mod tests {
+    use mesh_router::frame::Frame;
+
     use super::*;
     use crate::dice::Dice;
 

@@ -5,6 +5,7 @@
 //! * [`held`]: what is allocated lies in what is owned.
 //! * [`answers`]: a reply comes after disk and kernel; each request gets one.
 //! * [`grants`]: one request for space gets one grant, told only when it is durable.
+//! * [`decrees`]: what was decided together is one thing, and votes are durable.
 //! * [`retired`]: what is inside a grant is retired before it.
 //! * [`waiting`]: who is refused is told for whom was waited.
 //! * [`convergence`], [`names`]: in the end all agree, and names mean what they should.
@@ -15,10 +16,12 @@
 
 pub mod answers;
 pub mod convergence;
+pub(crate) mod decrees;
 pub mod durable;
 pub(crate) mod fragments;
 pub(crate) mod grants;
 pub mod held;
+mod messages;
 pub mod names;
 pub mod ownership;
 pub(crate) mod replay;
@@ -116,6 +119,7 @@ pub(crate) fn step(world: &mut World, host: usize) -> Result<(), Violation> {
     world.hosts[host].seen.settled = settled;
     if ring_changed {
         retired::before_grant(&world.hosts[host])?;
+        decrees::same(&mut world.decreed, &world.hosts[host])?;
         update_owned(world, host)?;
     }
     Ok(())
