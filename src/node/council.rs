@@ -226,6 +226,7 @@ impl Node {
     pub(super) fn on_council(&mut self, from: PeerId, message: CouncilMessage) {
         if self.may_vote() {
             let dice = self.rng.random();
+            self.desk.members = self.standing_members();
             let (ipam, around) = self.council_parts(dice);
             ipam.handle_council(from, message, &around);
         }

@@ -184,10 +184,12 @@ impl Node {
         !self.ipam.electors().contains(&self.config.me)
     }
 
-    /// Gives all blocks to the reachable peer with the smallest id; without one the mesh ends here.
+    /// Gives all blocks to the reachable peer with the smallest id, of those that have some if
+    /// there is one: it is known to others. Without any peer the mesh ends here.
     fn hand_over(&mut self) {
         let present = self.standing_members();
-        let heir = self.router.paths().keys().find(|peer| present.contains(peer)).copied();
+        let heirs = self.router.paths().keys().filter(|peer| present.contains(peer));
+        let heir = heirs.copied().min_by_key(|peer| (!self.ipam.owns_anything(*peer), *peer));
         let others = present.len() > 1;
         match heir {
             Some(heir) => {
@@ -294,6 +296,8 @@ impl Node {
         self.desk = super::council::Desk::default();
         self.comparing = None;
         self.denied.clear();
+        self.registration = super::registering::Registration::default();
+        self.may_ask = false;
         self.doubtful = false;
         self.recall_reason = None;
         self.promises_written = 0;

@@ -292,7 +292,8 @@ impl Node {
             return Some(why);
         }
         if self.gateway_addresses().is_empty() {
-            return Some(format!("waiting for addresses: {}", self.waiting_words()));
+            let waiting = self.registration_words().unwrap_or_else(|| self.waiting_words());
+            return Some(format!("waiting for addresses: {waiting}"));
         }
         if self.gateway_waits() {
             return Some("the state is being written".to_owned());

@@ -32,6 +32,7 @@ mod peers;
 mod plan;
 mod queue;
 mod recall;
+mod registering;
 mod removing;
 pub mod request;
 mod rows;
@@ -120,6 +121,9 @@ pub struct Node {
     left: Option<leaving::Left>,
     /// Peers that know nothing of this host's leave, though it is back.
     denied: BTreeSet<PeerId>,
+    registration: registering::Registration,
+    /// A majority of the electors knows this host, or knew it once.
+    may_ask: bool,
     /// What this host says of itself may have changed.
     describe_due: bool,
     /// The mesh is being founded together with others.
@@ -190,6 +194,8 @@ impl Node {
             remembers: false,
             left: None,
             denied: BTreeSet::new(),
+            registration: registering::Registration::default(),
+            may_ask: false,
             describe_due: true,
             founding: None,
             desk: council::Desk::default(),
@@ -300,6 +306,7 @@ impl Node {
             .chain(self.leaving.as_ref().map(Leaving::poll_timeout))
             .chain(self.council_timeout())
             .chain(self.clones.poll_timeout(self.now))
+            .chain(self.registration_timeout())
             .min()
     }
 
@@ -356,6 +363,7 @@ impl Node {
         self.progress_council();
         self.progress_membership();
         self.review_peers();
+        self.progress_registration();
         self.keep_gateway();
         self.progress_waiting();
         self.progress_queue();

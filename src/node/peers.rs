@@ -55,6 +55,13 @@ pub(super) enum PeerMessage {
     AskPromise,
     /// This.
     Promised(Promise),
+    /// The sender is new: does the receiver have on disk what it says of itself?
+    KnowMe {
+        /// Up to this write of its membership.
+        counter: u64,
+    },
+    /// Yes.
+    IKnowYou,
     /// Somebody wants the receiver removed: is it alive?
     AreYouThere,
     /// Yes.
@@ -117,6 +124,8 @@ impl Node {
             Ok(PeerMessage::Promised(promise)) => {
                 self.keeping.promises.insert(from, promise);
             }
+            Ok(PeerMessage::KnowMe { counter }) => self.get_to_know(from, counter),
+            Ok(PeerMessage::IKnowYou) => self.is_known_by(from),
             Ok(PeerMessage::AreYouThere) => self.send_to_peer(from, &PeerMessage::IAmHere),
             Ok(PeerMessage::Twin { address }) => self.told_of_twin(address),
             Ok(PeerMessage::IAmHere) => self.removal_is_answered(from),
@@ -163,7 +172,8 @@ impl Node {
         self.peers_generation = self.router.generation();
         let reachable: BTreeSet<PeerId> = self.router.paths().keys().copied().collect();
         if changed {
-            self.ipam.set_reachable(reachable.clone());
+            let asked = if self.may_ask { reachable.clone() } else { BTreeSet::new() };
+            self.ipam.set_reachable(asked);
             self.replan();
         }
         let mut known: BTreeSet<PeerId> = self.zone.store().vector().dots.keys().copied().collect();

@@ -43,6 +43,8 @@ pub enum Body {
         accepted: Option<(Ballot, Decree)>,
         /// What the sender has of the ring.
         seen: VersionVector,
+        /// Whom an elector knows as members: each has to be asked.
+        members: BTreeSet<PeerId>,
         /// The sender may have forgotten what it once promised.
         abstains: bool,
     },

@@ -31,6 +31,7 @@ const PAUSES_MAX: u32 = 8;
 struct Promise {
     accepted: Option<(Ballot, Decree)>,
     seen: VersionVector,
+    members: BTreeSet<PeerId>,
     abstains: bool,
 }
 
@@ -69,6 +70,16 @@ impl Proposal {
             promise.seen.dots.iter().any(|(origin, counter)| ipam.store().seen(*origin) < *counter)
         });
         behind.map(|(peer, _)| *peer).collect()
+    }
+
+    /// Everybody who must have answered before somebody is removed.
+    pub(super) fn everybody(&self, around: &Surroundings<'_>) -> BTreeSet<PeerId> {
+        let mut everybody = around.members.clone();
+        if let Stage::Preparing(promises) = &self.stage {
+            everybody.extend(promises.values().flat_map(|promise| &promise.members));
+        }
+        everybody.retain(|peer| !self.change.removed.contains(peer));
+        everybody
     }
 
     fn say(&self, body: Body) -> CouncilMessage {
@@ -154,8 +165,8 @@ impl Ipam {
             electors
         } else {
             // The removed do not vote, though they count.
-            let members = around.members.union(&electors).copied();
-            members.filter(|peer| !proposal.change.removed.contains(peer)).collect()
+            let voters = electors.difference(&proposal.change.removed).copied();
+            proposal.everybody(around).into_iter().chain(voters).collect()
         };
         let body = match &proposal.stage {
             Stage::Preparing(_) => Body::Prepare {
@@ -187,7 +198,7 @@ impl Ipam {
         self.council.heard_of(ballot);
         match body {
             Body::Prepare { founders, removing } => {
-                self.on_prepare(from, (epoch, ballot), founders, &removing);
+                self.on_prepare(from, (epoch, ballot), (founders, &removing), around);
             }
             Body::Accept(decree) => self.on_accept(from, (epoch, ballot), decree),
             Body::GivenUp if ballot.proposer == from => self.council.touch(|acceptor| {
@@ -202,8 +213,8 @@ impl Ipam {
         &mut self,
         from: PeerId,
         (epoch, ballot): (u64, Ballot),
-        founders: u16,
-        removing: &BTreeSet<PeerId>,
+        (founders, removing): (u16, &BTreeSet<PeerId>),
+        around: &Surroundings<'_>,
     ) {
         let ours = self.council.founding.as_ref().map_or(0, |founding| founding.founders);
         let answer = |body| CouncilMessage { epoch, ballot, body };
@@ -222,10 +233,12 @@ impl Ipam {
             acceptor.promised = Some(ballot);
             acceptor.bars.extend(removing.iter().map(|peer| (*peer, ballot)));
         });
+        let votes = !removing.is_empty() && self.electors().contains(&self.me());
         let acceptor = &self.council.acceptor;
         let promise = Body::Promise {
             accepted: acceptor.accepted.clone(),
             seen: self.ring.vector().clone(),
+            members: if votes { around.members.clone() } else { BTreeSet::new() },
             abstains: acceptor.abstain,
         };
         self.council.promise(from, answer(promise));
@@ -253,8 +266,8 @@ impl Ipam {
             return;
         }
         match (body, &mut proposal.stage) {
-            (Body::Promise { accepted, seen, abstains }, Stage::Preparing(promises)) => {
-                promises.insert(from, Promise { accepted, seen, abstains });
+            (Body::Promise { accepted, seen, members, abstains }, Stage::Preparing(promises)) => {
+                promises.insert(from, Promise { accepted, seen, members, abstains });
                 self.check_promises(around);
             }
             (Body::Accepted, Stage::Accepting { accepted, .. }) => {
@@ -312,7 +325,7 @@ impl Ipam {
             return false;
         }
         let removed = &proposal.change.removed;
-        let all = around.members.difference(removed).all(|peer| promises.contains_key(peer));
+        let all = proposal.everybody(around).iter().all(|peer| promises.contains_key(peer));
         let unasked = mutation::on(Mutation::RemoveUnasked);
         removed.is_empty() || unasked || (all && proposal.behind(self).is_empty())
     }

@@ -169,8 +169,11 @@ impl Ipam {
         let silent = if removing.is_empty() {
             BTreeSet::new()
         } else {
-            let must = around.members.difference(&removing);
-            must.filter(|peer| !answered.contains(peer)).copied().collect()
+            let everybody = proposal.map_or_else(
+                || around.members.difference(&removing).copied().collect(),
+                |proposal| proposal.everybody(around),
+            );
+            everybody.difference(&answered).copied().collect()
         };
         let behind = proposal.map(|proposal| proposal.behind(self)).unwrap_or_default();
         Some(WishState::Waiting {

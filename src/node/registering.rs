@@ -1,0 +1,90 @@
+//! Before a host asks for its first space, a majority of the electors must know that it exists.
+//!
+//! A removal waits for every member's answer, because a grant of the dead host may be known to its
+//! receiver alone ([`mesh_ipam::council`]). So no receiver may be unknown: with each majority of
+//! electors that agrees to a removal there is one that knows it, and names it.
+//!
+//! Whoever owns something was known before, so a restart asks nobody.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use mesh_router::{PeerId, Time};
+
+use super::{Node, peers::PeerMessage};
+
+/// The pause before electors that have not answered are asked again. Chosen: a round trip around
+/// the world.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// Who is known to know this host.
+#[derive(Debug, Default)]
+pub(super) struct Registration {
+    known_by: BTreeSet<PeerId>,
+    ask_at: Time,
+}
+
+impl Node {
+    /// Whether this host may ask for space.
+    pub(super) fn is_registered(&self) -> bool {
+        let me = self.config.me;
+        self.ipam.owns_anything(me) || self.strangers().is_empty()
+    }
+
+    /// The electors that may not know this host, if they are so many that no majority does.
+    fn strangers(&self) -> BTreeSet<PeerId> {
+        let electors = self.ipam.electors();
+        let knows =
+            |peer: &PeerId| *peer == self.config.me || self.registration.known_by.contains(peer);
+        let strangers: BTreeSet<PeerId> =
+            electors.iter().filter(|peer| !knows(peer)).copied().collect();
+        let majority = 2 * (electors.len() - strangers.len()) > electors.len();
+        if majority { BTreeSet::new() } else { strangers }
+    }
+
+    /// Makes itself known, until a majority knows it.
+    pub(super) fn progress_registration(&mut self) {
+        if self.mesh.is_none() || !self.router.is_settled() || self.may_ask {
+            return;
+        }
+        if self.is_registered() {
+            self.may_ask = true;
+            self.ipam.set_reachable(self.router.paths().keys().copied().collect());
+            return;
+        }
+        if self.registration.ask_at <= self.now {
+            self.registration.ask_at = self.now + ASK_EVERY;
+            let counter = self.router.members().own_counter();
+            for peer in self.strangers() {
+                self.send_to_peer(peer, &PeerMessage::KnowMe { counter });
+            }
+        }
+    }
+
+    pub(super) fn registration_timeout(&self) -> Option<Time> {
+        let waits = self.mesh.is_some() && self.router.is_settled() && !self.may_ask;
+        waits.then_some(self.registration.ask_at)
+    }
+
+    /// A new host wants to be known: it is, once what it says of itself is on disk.
+    pub(super) fn get_to_know(&mut self, peer: PeerId, counter: u64) {
+        let seen = self.router.members().vector().get(&peer);
+        if counter > 0 && seen >= counter && self.journal.is_idle() {
+            self.send_to_peer(peer, &PeerMessage::IKnowYou);
+        }
+    }
+
+    pub(super) fn is_known_by(&mut self, peer: PeerId) {
+        self.registration.known_by.insert(peer);
+    }
+
+    /// For whom a new host waits, in words.
+    pub(super) fn registration_words(&self) -> Option<String> {
+        (!self.may_ask).then(|| {
+            let strangers = self.names(&self.strangers());
+            format!(
+                "before it may ask for space, a majority of the electors must know this host; not \
+                 heard of: {strangers}"
+            )
+        })
+    }
+}
