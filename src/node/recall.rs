@@ -124,10 +124,13 @@ impl Node {
     fn forget_lost_names(&mut self) {
         let me = self.config.me;
         let own = self.zone.records().filter(|(key, _)| key.origin == me);
-        let lost: BTreeSet<String> = own
+        let mut lost: BTreeSet<String> = own
             .map(|(key, _)| key.holder.clone())
             .filter(|holder| holder != mesh_dns::BY_HAND)
             .collect();
+        for holder in self.slots.keys() {
+            lost.remove(&super::attaching::zone_holder(holder));
+        }
         for holder in lost {
             self.zone.remove_holder(&holder);
         }
