@@ -4,7 +4,9 @@
 //! receiver alone ([`mesh_ipam::council`]). So no receiver may be unknown: with each majority of
 //! electors that agrees to a removal there is one that knows it, and names it.
 //!
-//! Whoever owns something was known before, so a restart asks nobody.
+//! Whoever owns something was known before, so a restart asks nobody. And where no majority is to
+//! be had, a host joins all the same, after a while: nothing is to depend on somebody who is gone.
+//! What that costs is said aloud.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,11 +18,15 @@ use super::{Node, peers::PeerMessage};
 /// the world.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
+/// For how long a majority is waited for. Chosen: links to the dead are given up long before.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Who is known to know this host.
 #[derive(Debug, Default)]
 pub(super) struct Registration {
     known_by: BTreeSet<PeerId>,
     ask_at: Time,
+    since: Option<Time>,
 }
 
 impl Node {
@@ -46,7 +52,20 @@ impl Node {
         if self.mesh.is_none() || !self.router.is_settled() || self.may_ask {
             return;
         }
-        if self.is_registered() {
+        let since = *self.registration.since.get_or_insert(self.now);
+        let late = self.now.since(since) >= PATIENCE;
+        if late && !self.is_registered() {
+            let strangers = self.names(&self.strangers());
+            self.notice(
+                true,
+                format!(
+                    "no majority of the electors could be told of this host ({strangers} did not \
+                 answer): should they come back and remove one of its peers before they hear of \
+                 it, addresses may be given twice"
+                ),
+            );
+        }
+        if late || self.is_registered() {
             self.may_ask = true;
             self.ipam.set_reachable(self.router.paths().keys().copied().collect());
             return;

@@ -20,11 +20,14 @@ const NAMING: [&str; 12] = [
     "leaving",
 ];
 
-/// Whether a text names a host of the run, such as h3.
+/// Whether a text names a host of the run, such as h3; by the begin of its id, if it is gone and
+/// nobody remembers its name.
 fn names_host(text: &str) -> bool {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
-    let mut numbers = words.filter_map(|word| word.strip_prefix('h'));
-    numbers.any(|number| number.parse::<usize>().is_ok())
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    words.any(|word| {
+        let number = word.strip_prefix('h').is_some_and(|number| number.parse::<usize>().is_ok());
+        number || (word.len() == 8 && word.chars().all(|c| c.is_ascii_hexdigit()))
+    })
 }
 
 /// A refusal says why, what to do, and who keeps one waiting.
