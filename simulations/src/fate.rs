@@ -1,5 +1,6 @@
 //! What befalls machines beyond a crash: suspended, switched off, set back to an old image, cloned.
 
+use mesh_router::PeerId;
 use meshwork::node::request::Request;
 
 use crate::{
@@ -116,9 +117,9 @@ impl World {
     }
 
     /// The removal of these was decided.
-    pub(crate) fn removed(&mut self, peers: &[String]) {
-        self.dead.retain(|peer| !peers.contains(&peer.to_string()));
-        for host in self.hosts.iter_mut().filter(|host| peers.contains(&host.id.to_string())) {
+    pub(crate) fn removed(&mut self, peers: &[PeerId]) {
+        self.dead.retain(|peer| !peers.contains(peer));
+        for host in self.hosts.iter_mut().filter(|host| peers.contains(&host.id)) {
             host.removed = true;
             host.dispossessed = true;
             self.ledger.excused.insert(host.index);

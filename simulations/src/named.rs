@@ -19,7 +19,8 @@ pub const NAMES: [&str; 11] = [
     "cut",
 ];
 /// The names of scenarios that need what is not built yet.
-pub const AHEAD: [&str; 6] = ["founders", "remove", "ranges", "restore", "clone", "recycle-dead"];
+pub const AHEAD: [&str; 7] =
+    ["founders", "remove", "bury", "ranges", "restore", "clone", "recycle-dead"];
 /// The name of a scenario that loses deltas on links that live. No transport does, and the nodes
 /// lean on that where a host is told everything, so it is for the mutation check only.
 pub const BEYOND: [&str; 1] = ["lossy"];
@@ -122,6 +123,15 @@ fn ahead(name: &str, all: Scenario, calm: Scenario) -> Option<Scenario> {
     Some(match name {
         "founders" => Scenario { founders: 3, ..all },
         "remove" => Scenario { remove: 1000, recycle: 0, stays_down: 0, ..all },
+        // Whoever is removed has given blocks to hosts that those who remove it do not hear of.
+        "bury" => Scenario {
+            remove: 1000,
+            partitions: 12,
+            loss: 0,
+            ranges: ranges(&["10.32.0.0/27", "10.32.0.0/26"]),
+            operations_per_second: 8,
+            ..calm
+        },
         "ranges" => Scenario { range_add: 1000, ..all },
         "restore" => Scenario { restore: 1000, ..all },
         "clone" => Scenario { clone: 1000, ..calm },
