@@ -22,7 +22,7 @@ const CHECKED: [(Mutation, &str); 21] = [
     (Mutation::DropSuperseded, "slow"),
     (Mutation::SkipOrigin, "default"),
     (Mutation::SettleUntold, "churn"),
-    (Mutation::RecallWithoutJump, "churn"),
+    (Mutation::RecallWithoutJump, "relapse"),
     (Mutation::ReleaseEarly, "tight"),
     (Mutation::LeaveUnconfirmed, "churn"),
     (Mutation::RestartForgets, "crash"),
