@@ -119,9 +119,9 @@ impl World {
     }
 
     /// The removal of these was decided.
-    pub(crate) fn removed(&mut self, peers: &[String]) {
-        self.dead.retain(|peer| !peers.contains(&peer.to_string()));
-        for host in self.hosts.iter_mut().filter(|host| peers.contains(&host.id.to_string())) {
+    pub(crate) fn removed(&mut self, peers: &[PeerId]) {
+        self.dead.retain(|peer| !peers.contains(peer));
+        for host in self.hosts.iter_mut().filter(|host| peers.contains(&host.id)) {
             host.removed = true;
             host.dispossessed = true;
             self.ledger.excused.insert(host.index);

@@ -291,7 +291,7 @@ impl World {
         }
         match (request, reply) {
             (Request::Init { .. } | Request::Found { .. }, _) => self.founded = true,
-            (Request::PeerRemove { peers, .. }, _) => self.removed(&peers),
+            (Request::PeerRemove { .. }, Reply::Removed(removed)) => self.removed(&removed.peers),
             (Request::RangeAdd(_), _) => self.widened = true,
             (Request::Attach(request), Reply::Attached(attachment)) => {
                 self.attached(host, *request, attachment);

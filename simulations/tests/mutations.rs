@@ -9,7 +9,7 @@ use mesh_simulations::{
 };
 
 /// Each bug with the scenario in which it shows.
-const CHECKED: [(Mutation, &str); 17] = [
+const CHECKED: [(Mutation, &str); 21] = [
     (Mutation::AnnounceEarly, "crash"),
     (Mutation::ReplyEarly, "default"),
     (Mutation::GrantTwice, "default"),
@@ -22,11 +22,15 @@ const CHECKED: [(Mutation, &str); 17] = [
     (Mutation::DropSuperseded, "slow"),
     (Mutation::SkipOrigin, "default"),
     (Mutation::SettleUntold, "churn"),
-    (Mutation::RecallWithoutJump, "churn"),
+    (Mutation::RecallWithoutJump, "relapse"),
     (Mutation::ReleaseEarly, "tight"),
     (Mutation::LeaveUnconfirmed, "churn"),
     (Mutation::RestartForgets, "crash"),
     (Mutation::ServeUnprogrammed, "tight"),
+    (Mutation::ForgetFence, "remove"),
+    (Mutation::PromiseEarly, "founders"),
+    (Mutation::SmallQuorum, "founders"),
+    (Mutation::RemoveUnasked, "bury"),
 ];
 
 /// Within so many seeds each must be noticed.

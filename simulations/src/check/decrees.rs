@@ -7,7 +7,7 @@ use mesh_ipam::{
     RingKey, RingValue,
     council::{DECREE, acceptor::Acceptor, message::Body},
 };
-use mesh_router::codec;
+use mesh_router::{PeerId, codec};
 use meshwork::node::event::Table;
 
 use super::{
@@ -19,14 +19,19 @@ use crate::host::Host;
 /// The writes of all decrees so far, by their number, with who was seen to know them first.
 pub(crate) type Decreed = BTreeMap<u64, (RingKey, RingValue, usize)>;
 
-/// Compares what a host knows of decrees with what was known before.
-pub(crate) fn same(decreed: &mut Decreed, host: &Host) -> Result<(), Violation> {
+/// Compares what a host knows of decrees with what was known before. Returns whose removal was not:
+/// who had asked for it may never be told.
+pub(crate) fn same(decreed: &mut Decreed, host: &Host) -> Result<Vec<PeerId>, Violation> {
+    let mut removed = Vec::new();
     let ring = host.node.ipam().store();
     for key in ring.keys_of(DECREE) {
         let Some(entry) = ring.get(key) else { continue };
         match decreed.entry(entry.dot.counter) {
             Entry::Vacant(slot) => {
                 slot.insert((*key, entry.value, host.index));
+                if let (RingKey::Removed(peer), RingValue::Removed { .. }) = (key, entry.value) {
+                    removed.push(*peer);
+                }
             }
             Entry::Occupied(slot) => {
                 let (known, value, by) = slot.get();
@@ -43,7 +48,7 @@ pub(crate) fn same(decreed: &mut Decreed, host: &Host) -> Result<(), Violation> 
             }
         }
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// A host sends a frame: what it promises in it, or says to have accepted, is on its disk.
@@ -70,7 +75,7 @@ pub(crate) fn durable(host: &Host, frame: &[u8]) -> Result<(), Violation> {
 #[cfg(test)]
 mod tests {
     use mesh_ipam::council::message::{Ballot, CouncilMessage};
-    use mesh_router::{PeerId, frame::Frame};
+    use mesh_router::frame::Frame;
 
     use super::*;
     use crate::dice::Dice;
@@ -104,8 +109,8 @@ mod tests {
             host.start(0, &mut Dice::new(1, 0)).unwrap();
             same(&mut decreed, &host)
         };
-        assert_eq!(knows(3), Ok(()));
-        assert_eq!(knows(3), Ok(()));
+        assert_eq!(knows(3), Ok(vec![PeerId::new([7; 16])]));
+        assert_eq!(knows(3), Ok(Vec::new()), "that is known");
         assert!(knows(4).is_err());
     }
 }

@@ -119,7 +119,8 @@ pub(crate) fn step(world: &mut World, host: usize) -> Result<(), Violation> {
     world.hosts[host].seen.settled = settled;
     if ring_changed {
         retired::before_grant(&world.hosts[host])?;
-        decrees::same(&mut world.decreed, &world.hosts[host])?;
+        let removed = decrees::same(&mut world.decreed, &world.hosts[host])?;
+        world.removed(&removed);
         update_owned(world, host)?;
     }
     Ok(())
