@@ -69,7 +69,7 @@ impl World {
         // Whoever asked for its removal may have crashed before it could say that it was decided.
         let id = self.hosts[host].id;
         if self.hosts.iter().any(|other| other.node.ipam().is_removed(id)) {
-            self.removed(&[id.to_string()]);
+            self.removed(&[id]);
         }
         self.hosts[host].off = false;
         self.hosts[host].doubtful_disk = true;

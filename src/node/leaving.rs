@@ -56,8 +56,10 @@ pub(super) struct Left {
 }
 
 impl Leaving {
-    pub(super) fn poll_timeout(&self) -> Time {
+    /// When to go on with it; who is not settled only looks whether it takes too long.
+    pub(super) fn poll_timeout(&self, settled: bool) -> Time {
         match self.stage {
+            _ if !settled => self.until,
             LeavingStage::Handing { ask_at, .. } => self.until.min(ask_at),
             LeavingStage::Resigning { until, .. } => self.until.min(until),
             _ => self.until,
@@ -128,9 +130,12 @@ impl Node {
             };
             self.leaving = None;
             self.ipam.stay();
-            // Others may have dropped what this host had said.
-            self.router.members_mut().write_anew();
-            self.zone.store_mut().write_anew();
+            // Others may have dropped what this host had said. While it is told what it wrote it
+            // writes nothing, and then says all of it anew anyway.
+            if settled {
+                self.router.members_mut().write_anew();
+                self.zone.store_mut().write_anew();
+            }
             self.describe_due = true;
             self.replan();
             let hint = "nothing is lost: this host is still a member; try again";

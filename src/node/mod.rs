@@ -303,7 +303,7 @@ impl Node {
             .chain(self.program_at)
             .chain(self.away.values().filter_map(peers::Away::poll_timeout))
             .chain(self.joining.as_ref().and_then(Joining::poll_timeout))
-            .chain(self.leaving.as_ref().map(Leaving::poll_timeout))
+            .chain(self.leaving.as_ref().map(|of| of.poll_timeout(self.router.is_settled())))
             .chain(self.council_timeout())
             .chain(self.clones.poll_timeout(self.now))
             .chain(self.registration_timeout())
