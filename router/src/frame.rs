@@ -103,7 +103,7 @@ mod tests {
             payload: vec![1, 2, 3],
         };
         assert_eq!(Frame::decode(&frame.encode()).unwrap(), frame);
-        let same = codec::encode(&(5_u8, vec![1_u8; 16], vec![2_u8; 16], 3_u8, vec![1_u8, 2, 3]));
+        let same = codec::encode(&(5_u8, [1_u8; 16], [2_u8; 16], 3_u8, vec![1_u8, 2, 3]));
         assert_eq!(frame.encode(), same, "the payload is a list of bytes");
     }
 

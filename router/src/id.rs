@@ -61,7 +61,7 @@ macro_rules! hex_id {
                 if serializer.is_human_readable() {
                     serializer.collect_str(self)
                 } else {
-                    serializer.serialize_bytes(&self.0)
+                    self.0.serialize(serializer)
                 }
             }
         }
@@ -71,7 +71,7 @@ macro_rules! hex_id {
                 if deserializer.is_human_readable() {
                     String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
                 } else {
-                    deserializer.deserialize_bytes(Sixteen).map(Self)
+                    Ok(Self(<[u8; 16]>::deserialize(deserializer)?))
                 }
             }
         }
@@ -86,22 +86,6 @@ hex_id! {
 hex_id! {
     /// A mesh: 16 random bytes drawn by the host that founds it.
     MeshId
-}
-
-/// Reads an id that was written as bytes: one copy, where an array is read byte by byte. Ids are
-/// most of what is written.
-struct Sixteen;
-
-impl serde::de::Visitor<'_> for Sixteen {
-    type Value = [u8; 16];
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("16 bytes")
-    }
-
-    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<[u8; 16], E> {
-        bytes.try_into().map_err(|_| E::invalid_length(bytes.len(), &self))
-    }
 }
 
 fn parse_hex(text: &str) -> Option<[u8; 16]> {
