@@ -77,7 +77,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     Ok(value)
 }
 
-/// For `#[serde(with = ...)]` on a `Vec<u8>`: the same encoding, copied as a whole instead of byte by
+/// For `#[serde(with = ...)]` on a `Vec<u8>`: the same encoding, copied as a whole, not byte by
 /// byte.
 pub(crate) mod whole {
     use std::fmt;

@@ -12,7 +12,7 @@ mod replication;
 mod settling;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     net::SocketAddr,
     time::Duration,
 };
@@ -27,7 +27,6 @@ use crate::{
     link::{DialError, LinkId, LinkUp},
     member::{self, Info, MemberKey, MemberValue, Members, Reach},
     neighbour::{HEARTBEAT, Neighbour, Replicas, SILENCE_MAX, WINDOW_BYTES},
-    replica::{Kind, Replica},
     told::Told,
     topology::{self, Hop},
 };
@@ -231,28 +230,6 @@ impl Router {
         (hop.via == peer || given_up).then_some(hop.via)
     }
 
-    /// How far all linked peers have our own entries of a kind; `None` without links.
-    pub fn seen_by_all(&self, kind: Kind) -> Option<u64> {
-        let has = |neighbour: &Neighbour| neighbour.has_of(kind, self.me).unwrap_or(0);
-        self.neighbours.values().map(has).min()
-    }
-
-    /// Whether all linked peers have what we have of another's rows in membership and zone; who has
-    /// nothing of it counts, too, for it has dropped it.
-    pub fn known_by_all(&self, origin: PeerId, zone: &impl Replica) -> bool {
-        let have = [
-            (Kind::Members, self.members.announced().get(&origin)),
-            (Kind::Zone, zone.announced().get(&origin)),
-        ];
-        let knows = |neighbour: &Neighbour| {
-            let knows = |(kind, counter)| {
-                neighbour.has_of(kind, origin).is_some_and(|has| has == 0 || has >= counter)
-            };
-            have.into_iter().all(knows)
-        };
-        self.neighbours.values().all(knows)
-    }
-
     /// Sends a message to a peer, over other peers if need be. Returns whether there is a way
     /// that is not choked; the message may be lost all the same.
     pub fn send_to(&mut self, to: PeerId, payload: Vec<u8>) -> bool {
@@ -445,8 +422,8 @@ impl Router {
         for peer in others.filter(|peer| *peer != self.me) {
             if self.by_peer.contains_key(&peer) {
                 described |= self.lost.remove(&peer).is_some();
-            } else if !self.lost.contains_key(&peer) {
-                self.lost.insert(peer, Some(now + RELAY_AFTER));
+            } else if let Entry::Vacant(lost) = self.lost.entry(peer) {
+                lost.insert(Some(now + RELAY_AFTER));
                 described = true;
             }
         }

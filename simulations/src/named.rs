@@ -22,7 +22,8 @@ pub const NAMES: [&str; 11] = [
 pub const AHEAD: [&str; 6] = ["founders", "remove", "ranges", "restore", "clone", "recycle-dead"];
 /// The names of scenarios for the mutation check only, which a few seeds do not pass. `lossy` loses
 /// deltas on links that live: no transport does, and the nodes lean on that where a host is told
-/// everything. In `bury` and `relapse` hosts are removed, or set back, that others are cut off from.
+/// everything. In `bury` and `relapse` hosts are removed, or set back, that others are cut off
+/// from.
 pub const BEYOND: [&str; 3] = ["lossy", "bury", "relapse"];
 /// The names of scenarios that are about size; the number of hosts is the caller's.
 pub const LARGE: [&str; 2] = ["recycle", "large"];

@@ -403,7 +403,7 @@ fn note(trace: &mut Trace, at: (Micros, usize), input: &Input) {
             trace.note(at, "frame", bytes, || match mesh_router::frame::Frame::decode(bytes) {
                 Ok(frame) => format!("{} {}", link.0, brief(&format!("{frame:?}"))),
                 Err(error) => format!("{} {error}", link.0),
-            })
+            });
         }
         Input::Sent { link, bytes } => {
             let all = [link.0.to_le_bytes(), (*bytes as u64).to_le_bytes()];

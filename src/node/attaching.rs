@@ -159,7 +159,8 @@ impl Node {
     }
 
     /// Looks again at everybody who waits for space, when something may have changed for them: the
-    /// ring, what was answered to this host, what it holds itself, or that their patience has ended.
+    /// ring, what was answered to this host, what it holds itself, or that their patience has
+    /// ended.
     pub(super) fn progress_waiting(&mut self) {
         let mark = self.ipam.store().change_mark();
         let due = std::mem::take(&mut self.waiting_due) || mark != self.waiting_mark;

@@ -54,13 +54,13 @@ pub(super) struct Desk {
     /// Removals that wait until those they name are surely silent.
     pub(super) removals: Vec<Removal>,
     /// The removal that the lease called for.
-    expired: Option<(WishId, BTreeSet<PeerId>)>,
+    pub(super) expired: Option<(WishId, BTreeSet<PeerId>)>,
     pub(super) review_at: Time,
-    members: BTreeSet<PeerId>,
-    reachable: BTreeSet<PeerId>,
+    pub(super) members: BTreeSet<PeerId>,
+    pub(super) reachable: BTreeSet<PeerId>,
     long_away: BTreeSet<PeerId>,
     /// When a majority of electors was last reached.
-    majority_at: Option<Time>,
+    pub(super) majority_at: Option<Time>,
     /// When this host last had to be told the ring anew, and why.
     pub(super) told_anew: Option<(Time, String)>,
     /// The last state that was decided, to tell people about the next.
@@ -125,11 +125,6 @@ impl Node {
         {
             self.notice(true, refusal.message);
         }
-    }
-
-    /// The lease that this host founds a mesh with.
-    pub(super) fn lease_seconds(&self) -> u32 {
-        self.config.lease.map_or(0, |lease| u32::try_from(lease.as_secs()).unwrap_or(u32::MAX))
     }
 
     fn add_range(&mut self, range: IpNetwork) -> Result<(WishId, What), Refusal> {
@@ -232,7 +227,7 @@ impl Node {
         }
     }
 
-    fn council_parts(&mut self, dice: u32) -> (&mut mesh_ipam::Ipam, Surroundings<'_>) {
+    pub(super) fn council_parts(&mut self, dice: u32) -> (&mut mesh_ipam::Ipam, Surroundings<'_>) {
         let Self { ipam, desk, now, .. } = self;
         let Desk { members, reachable, long_away, .. } = desk;
         (ipam, Surroundings { now: *now, members, reachable, long_away, dice })
@@ -274,86 +269,12 @@ impl Node {
         }
     }
 
-    /// Removes who was away for longer than the lease, if there is one. The reachable elector with
-    /// the smallest id does.
-    fn remove_expired(&mut self, electors: &BTreeSet<PeerId>) {
-        let lease = Duration::from_secs(self.ipam.epoch().lease_seconds.into());
-        let me = self.config.me;
-        let first = electors.iter().find(|peer| **peer == me || self.desk.reachable.contains(peer));
-        if lease.is_zero() || first != Some(&me) {
-            return;
-        }
-        let mut gone = self.away_longer_than(lease);
-        gone.retain(|peer| self.desk.members.contains(peer));
-        if let Some((wish, peers)) = &self.desk.expired {
-            if *peers == gone {
-                return;
-            }
-            self.ipam.withdraw(*wish);
-            self.desk.expired = None;
-        }
-        if !gone.is_empty() {
-            let names: Vec<String> = gone.iter().map(|peer| self.router.name_of(*peer)).collect();
-            let names = names.join(", ");
-            self.notice(true, format!("the lease of {names} has run out: taking the blocks back"));
-            self.desk.expired = Some((self.ipam.wish_removal(&gone, false), gone));
-        }
-    }
-
-    /// With a lease, and cut off for more than half of it: the lease, in seconds, and since when.
-    pub(super) fn lost_majority(&self) -> Option<(u32, Option<Duration>)> {
-        let seconds = self.ipam.epoch().lease_seconds;
-        if seconds == 0 || !self.router.is_settled() {
-            return None;
-        }
-        let half = Duration::from_secs(u64::from(seconds) / 2);
-        let since = self.desk.majority_at.map(|at| self.now.since(at));
-        since.is_none_or(|since| since >= half).then_some((seconds, since))
-    }
-
-    /// Why no new address may be given although this host has some: it was cut off for too long.
-    pub(super) fn lease_lost(&self) -> Option<String> {
-        let (seconds, since) = self.lost_majority()?;
-        let away = since.map_or_else(
-            || "since its start".to_owned(),
-            |since| format!("for {} s", since.as_secs()),
-        );
-        Some(format!(
-            "no majority of the electors was reached {away}, and half of the lease of {seconds} s \
-             is over: no new address is given"
-        ))
-    }
-
-    /// The lease in words, for status; `None` if there is none.
-    pub(super) fn lease_words(&self) -> Option<String> {
-        let seconds = self.ipam.epoch().lease_seconds;
-        let since = self.desk.majority_at.map_or(0, |at| self.now.since(at).as_secs());
-        (seconds > 0).then(|| {
-            format!(
-                "{seconds} s; a majority was reached {since} s ago; alone, this host stops new \
-                 addresses after {} s and may lose its blocks after {seconds} s",
-                seconds / 2
-            )
-        })
-    }
-
     /// This host leaves: nobody's wish is pursued any more.
     pub(super) fn dismiss_pending(&mut self) {
         for pending in std::mem::take(&mut self.desk.pending) {
             let text = "this host was told to leave the mesh meanwhile";
             let hint = "ask another host of the mesh";
             self.reply(pending.id, Err(Refusal::new(Code::Conflict, text, hint)));
-        }
-    }
-
-    /// A lease that has run out is carried out once: whoever is back since then stays.
-    fn settle_expired(&mut self) {
-        let Some((wish, peers)) = self.desk.expired.take() else { return };
-        let (ipam, around) = self.council_parts(0);
-        if matches!(ipam.wish_state(wish, &around), Some(WishState::Waiting { .. })) {
-            self.desk.expired = Some((wish, peers));
-        } else {
-            self.ipam.withdraw(wish);
         }
     }
 

@@ -25,6 +25,7 @@ mod council;
 pub mod desired;
 pub mod event;
 mod journal;
+mod lease;
 mod leaving;
 mod membership;
 mod naming;
@@ -35,6 +36,7 @@ mod recall;
 mod registering;
 mod removing;
 pub mod request;
+mod requests;
 mod rows;
 mod standing;
 mod status;
@@ -58,7 +60,7 @@ use self::{
     journal::Journal,
     leaving::Leaving,
     membership::Joining,
-    request::{Code, Refusal, Reply, Request},
+    request::{Code, Refusal, Request},
 };
 
 /// Requests that may wait until the host is ready. Chosen: a busy host starts some hundred
@@ -466,61 +468,6 @@ impl Node {
         }
         self.store_failed(batch);
         self.acknowledge_failure(batch);
-    }
-
-    fn request(&mut self, id: RequestId, request: Request, patience: Duration) {
-        let until = self.now + patience;
-        let result = match request {
-            Request::Init { credentials, ranges } => {
-                let result = self.init(credentials, &ranges);
-                return self.acknowledge(id, result);
-            }
-            Request::Join { credentials, targets } => {
-                return self.join(id, credentials, &targets, patience);
-            }
-            Request::Found { .. } | Request::PeerRemove { .. } | Request::RangeAdd(_) => {
-                return self.council(id, request, until);
-            }
-            Request::Leave => return self.leave(id, until),
-            Request::Token => self.token(),
-            Request::Status => Ok(Reply::Status(Box::new(self.status()))),
-            Request::Peers => Ok(Reply::Peers(self.peers())),
-            Request::Check { container, interface } => self.check(container, interface),
-            Request::Allocations => Ok(Reply::Allocations(self.allocations())),
-            Request::DnsAdd { name, addresses } => {
-                let result = self.dns_add(&name, addresses);
-                return self.acknowledge(id, result);
-            }
-            Request::DnsRemove { name, addresses } => {
-                let result = self.dns_remove(&name, &addresses);
-                return self.acknowledge(id, result);
-            }
-            Request::DnsList => Ok(Reply::Records(self.dns_list())),
-            Request::Connect(target) => {
-                let result = self.connect(target);
-                return self.acknowledge(id, result);
-            }
-            Request::Forget(target) => {
-                let result = self.forget(target);
-                return self.acknowledge(id, result);
-            }
-            Request::Detach { container, interface } => {
-                return self.detach(id, &container, interface.as_deref());
-            }
-            Request::Release { holder } => return self.detach(id, &holder, Some("")),
-            waits @ (Request::Attach(_) | Request::Claim { .. }) => {
-                return self.enqueue(id, Box::new(waits), until);
-            }
-        };
-        self.reply(id, result);
-    }
-
-    fn reply(&mut self, id: RequestId, result: Result<Reply, Refusal>) {
-        self.outputs.push_back(Output::Reply { id, result: result.map(Box::new) });
-    }
-
-    fn notice(&mut self, warning: bool, text: String) {
-        self.outputs.push_back(Output::Notice(Notice { warning, text }));
     }
 }
 

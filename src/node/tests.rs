@@ -7,6 +7,7 @@ use mesh_router::MeshId;
 
 use super::{
     event::{LinkId, LinkUp, Secret, Table, Write},
+    request::Reply,
     *,
 };
 use crate::api::types::AttachRequest;

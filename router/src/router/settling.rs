@@ -1,7 +1,7 @@
 //! Whether this host may write yet, and whether it has been told all that happened.
 
 use super::Router;
-use crate::{PeerId, Time, told::Told};
+use crate::{Kind, PeerId, Replica, Time, neighbour::Neighbour, told::Told};
 
 impl Router {
     /// Whether this host may write.
@@ -54,5 +54,27 @@ impl Router {
         self.reach_at = None;
         // A replica may have been thrown away: its revisions begin anew.
         self.told = Told::default();
+    }
+
+    /// How far all linked peers have our own entries of a kind; `None` without links.
+    pub fn seen_by_all(&self, kind: Kind) -> Option<u64> {
+        let has = |neighbour: &Neighbour| neighbour.has_of(kind, self.me).unwrap_or(0);
+        self.neighbours.values().map(has).min()
+    }
+
+    /// Whether all linked peers have what we have of another's rows in membership and zone; who has
+    /// nothing of it counts, too, for it has dropped it.
+    pub fn known_by_all(&self, origin: PeerId, zone: &impl Replica) -> bool {
+        let have = [
+            (Kind::Members, self.members.announced().get(&origin)),
+            (Kind::Zone, zone.announced().get(&origin)),
+        ];
+        let knows = |neighbour: &Neighbour| {
+            let knows = |(kind, counter)| {
+                neighbour.has_of(kind, origin).is_some_and(|has| has == 0 || has >= counter)
+            };
+            have.into_iter().all(knows)
+        };
+        self.neighbours.values().all(knows)
     }
 }

@@ -6,6 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::Kind;
 use crate::{
     frame::Digest,
     neighbour::{DELTA_BYTES, WINDOW_BYTES},

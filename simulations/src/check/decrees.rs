@@ -1,5 +1,5 @@
-//! What the mesh decides together it decides once: whoever knows of a decree knows the same one. And
-//! who votes has on its disk what it says to have promised.
+//! What the mesh decides together it decides once: whoever knows of a decree knows the same one.
+//! And who votes has on its disk what it says to have promised.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
