@@ -118,7 +118,12 @@ impl World {
             return;
         }
         // Those who found together and are restarted meanwhile go on, and nobody is told.
-        self.founded |= self.hosts.iter().any(|host| !host.node.ipam().ranges().is_empty());
+        // A crash before it was on disk undoes a founding.
+        self.founded |= self.hosts.iter().any(|host| {
+            let ring = host.node.ipam().store();
+            ring.vector().dots.values().any(|counter| *counter > 0)
+                && ring.durable_counter() >= ring.own_counter()
+        });
         let this = &self.hosts[host];
         if !this.running || !self.founded {
             return self.join_again(host);

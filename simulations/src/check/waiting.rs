@@ -5,7 +5,8 @@ use meshwork::node::request::{Code, Refusal};
 use super::Violation;
 
 /// Words of which each says who, or that there is nobody, or that it is this host.
-const NAMING: [&str; 12] = [
+const NAMING: [&str; 13] = [
+    "no peer could be reached",
     "asked ",
     "nobody",
     "waiting for",
