@@ -43,7 +43,10 @@ impl World {
                 return self.fail(Violation::new("removal", "who is switched off stays a member"));
             }
             let by = self.dice.index(self.hosts.len());
-            self.remove_dead(by, self.queue.now() >= force_at);
+            // Two who force the same thing at once would both take the blocks: one does.
+            let force = self.queue.now() >= force_at;
+            let first = self.hosts.iter().position(crate::host::Host::is_member);
+            self.remove_dead(first.filter(|_| force).unwrap_or(by), force);
             self.run_until(self.queue.now() + SECOND);
         }
         for host in 0..self.hosts.len() {
