@@ -99,6 +99,12 @@ impl Ipam {
             self.apply_bars();
         }
         self.council.end_abstention(now);
+        if let Some(change) = self.forced_change(around) {
+            // What is forced waits for nobody, least of all for a proposal that finds no majority.
+            self.give_up_proposal();
+            self.council.proposal = None;
+            return self.begin(change, around);
+        }
         if let Some(proposal) = &self.council.proposal {
             if proposal.repeat_at <= now {
                 self.ask(around);

@@ -226,6 +226,15 @@ impl Ipam {
         self.seats(&electors, around)
     }
 
+    /// What somebody wants carried out without anybody's consent.
+    pub(super) fn forced_change(&self, around: &Surroundings<'_>) -> Option<Change> {
+        let mut wishes = self.council.wishes.values();
+        let forced = |wish: &&Wish| matches!(wish, Wish::Remove { force: true, .. });
+        let wish = wishes.find(|wish| forced(wish) && !self.is_fulfilled(wish))?;
+        let change = self.change_for(wish, &self.electors(), around);
+        (!change.electors.is_empty()).then_some(change)
+    }
+
     /// What a wish changes.
     fn change_for(
         &self,
