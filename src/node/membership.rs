@@ -245,13 +245,14 @@ impl Node {
             return self.reply(id, Ok(Reply::Joined(types::Joined { mesh_id, ranges })));
         }
         let Some(until) = joining.until else { return };
-        let linked = self.router.links().next().is_some();
+        // Whoever was told everything once is a member, also while no link is up.
+        let heard = self.router.is_settled() || self.router.links().next().is_some();
         let refused = |error: &Option<DialError>| error.as_ref().is_some_and(DialError::is_refusal);
-        if !linked && joining.targets.values().all(refused) {
+        if !heard && joining.targets.values().all(refused) {
             let text = format!("the mesh refused this host: {}", joining.why());
             let hint = "check the token with `meshctl token show` on a host of the mesh";
             self.stop_joining(id, Refusal::new(Code::Conflict, text, hint));
-        } else if until <= self.now && !linked {
+        } else if until <= self.now && !heard {
             let text = format!("no host of the mesh answered: {}", joining.why());
             let hint = "check the address, and that UDP port 7780 is open between the hosts";
             self.stop_joining(id, Refusal::new(Code::Timeout, text, hint));

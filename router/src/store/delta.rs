@@ -32,7 +32,8 @@ pub struct Run<K, V> {
     pub origin: PeerId,
     /// The receiver must have everything up to here.
     pub after: u64,
-    /// With this run it has everything up to here.
+    /// With this run it has everything up to here. Where keys have several writers it may be
+    /// `after`: the run then says only what the receiver must have to take the others beside it.
     pub upto: u64,
     /// Tombstones in the interval were collected: the receiver must drop what it has of this origin
     /// there and does not find here.
@@ -113,18 +114,16 @@ impl<R: Register> Store<R> {
     /// half a frame: an entry that one origin's run leaves out was superseded by another's, which
     /// must come with it.
     pub fn delta(&self, since: &Cursor, wanted: impl Fn(PeerId) -> bool, budget: usize) -> Delta {
-        if mutation::cuts_deltas() {
-            self.delta_cut(since, wanted, CUT_BYTES)
-        } else if R::SINGLE_WRITER {
-            self.delta_cut(since, wanted, budget)
-        } else {
-            let whole = self.is_below_base(&since.have).then(|| self.whole());
-            // What does not fit goes in parts: a receiver that lagged may keep what it should drop,
-            // but never about what it owns, for that it wrote or was granted itself.
-            whole
-                .filter(|delta| delta.bytes.len() <= WHOLE_BYTES_MAX)
-                .unwrap_or_else(|| self.delta_cut(since, |_| true, budget.max(FRAME_BYTES_MAX / 2)))
+        let cuts = mutation::cuts_deltas();
+        if R::SINGLE_WRITER {
+            return self.delta_cut(since, wanted, if cuts { CUT_BYTES } else { budget });
         }
+        let whole = self.is_below_base(&since.have).then(|| self.whole());
+        let whole = whole.filter(|delta| delta.bytes.len() <= WHOLE_BYTES_MAX);
+        // What does not fit goes in parts: a receiver that lagged may keep what it should drop,
+        // but never about what it owns, for that it wrote or was granted itself.
+        let part = if cuts { CUT_BYTES } else { budget.max(FRAME_BYTES_MAX / 2) };
+        whole.unwrap_or_else(|| self.delta_cut(since, |_| true, part))
     }
 
     /// The whole state, for a receiver that may have what it is to drop.
@@ -144,19 +143,22 @@ impl<R: Register> Store<R> {
     }
 
     /// As [`Store::delta`], but cut and filtered whatever the keys are: what a receiver of a very
-    /// large ring may see, and what its rules must survive.
+    /// large ring may see, and what its rules must survive. The base comes last, and with it what
+    /// one must have to take it.
     pub fn delta_cut(
         &self,
         since: &Cursor,
         wanted: impl Fn(PeerId) -> bool,
         budget: usize,
     ) -> Delta {
-        let mut lacking = self.news(since, &wanted, self.origins(None)).peekable();
+        let mut lacking: Vec<_> = self.news(since, &wanted, self.origins(None)).collect();
         // Most often there is nothing, and then nothing is copied.
         let gone = self.gone.behind(&since.have).any(|(gone, _)| wanted(gone));
-        if lacking.peek().is_none() && !gone {
+        if lacking.is_empty() && !gone {
             return Delta::default();
         }
+        let base = self.base_dot().filter(|_| self.is_below_base(&since.have));
+        lacking.sort_by_key(|(origin, _)| base.is_some_and(|dot| dot.actor == *origin));
         let mut delta = Delta { cursor: since.clone(), ..Delta::default() };
         let mut runs = Vec::new();
         let mut size = 0;
@@ -179,10 +181,23 @@ impl<R: Register> Store<R> {
             runs.push(Run { origin, after: 0, upto, whole: true, entries: Vec::new() });
             delta.cursor.have.dots.insert(origin, upto);
         }
+        if let Some(dot) = base.filter(|dot| delta.cursor.have.get(&dot.actor) >= dot.counter) {
+            self.require_all(&mut runs, dot.actor);
+        }
         if !runs.is_empty() {
             delta.bytes = codec::encode(&runs);
         }
         delta
+    }
+
+    /// Adds runs of nothing: whoever lacks anything of them does not take the delta.
+    fn require_all(&self, runs: &mut Vec<Run<R::Key, R::Value>>, but: PeerId) {
+        for (origin, upto) in self.news(&Cursor::default(), |_| true, self.origins(None)) {
+            let named = |run: &Run<_, _>| run.origin == origin && run.upto == upto;
+            if origin != but && !runs.iter().any(named) {
+                runs.push(Run { origin, after: upto, upto, whole: false, entries: Vec::new() });
+            }
+        }
     }
 
     /// The origins in the vector, or these of them, and up to where their entries are told.
@@ -412,8 +427,9 @@ impl<R: Register> Store<R> {
 
 fn check_run<R: Register>(run: &Run<R::Key, R::Value>) -> Result<(), RunError> {
     let origin = run.origin;
-    // A run of nothing is never sent; and an interval that is turned round has no meaning.
-    if run.after >= run.upto || run.upto > COUNTER_MAX {
+    // An interval that is turned round has no meaning; one of nothing says what must be there.
+    let nothing = run.after == run.upto && !R::SINGLE_WRITER && !run.whole;
+    if (run.after >= run.upto && !nothing) || run.upto > COUNTER_MAX {
         return Err(RunError::Counters { origin });
     }
     let mut last = run.after;
