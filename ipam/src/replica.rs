@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use mesh_router::{
     Mutation, PeerId, Replica, codec, mutation,
-    replica::Intervals,
-    store::{Cursor, Delta, RunError, VersionVector},
+    replica::Source,
+    store::{Cursor, Delta, RunError},
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,25 +24,8 @@ pub(crate) struct Head {
 }
 
 impl Replica for Ipam {
-    fn announced(&self) -> VersionVector {
-        self.store().announced()
-    }
-
-    fn revision(&self) -> u64 {
-        self.store().revision()
-    }
-
-    fn written(&self) -> u64 {
-        self.store().own_counter()
-    }
-
-    fn lacking(
-        &self,
-        since: &Cursor,
-        wanted: &dyn Fn(PeerId) -> bool,
-        among: Option<&[PeerId]>,
-    ) -> Option<Intervals> {
-        self.store().lacking(since, wanted, among)
+    fn source(&self) -> &dyn Source {
+        self.store()
     }
 
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {

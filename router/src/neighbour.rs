@@ -11,7 +11,7 @@ use crate::{
     frame::{Digest, Frame},
     link::LinkUp,
     member::{self, Members},
-    replica::{Intervals, Kind, Replica},
+    replica::{Intervals, Kind, Replica, Source},
     store::{Cursor, VersionVector},
     topology,
 };
@@ -32,6 +32,13 @@ pub struct Replicas<'a> {
     pub ring: &'a mut dyn Replica,
     /// Of the zone.
     pub zone: &'a mut dyn Replica,
+}
+
+impl Replicas<'_> {
+    /// What all kinds may tell, by kind.
+    pub(crate) fn sources<'a>(&'a self, members: &'a Members) -> [&'a dyn Source; Kind::COUNT] {
+        [members, self.ring.source(), self.zone.source()]
+    }
 }
 
 impl std::fmt::Debug for Replicas<'_> {
@@ -62,9 +69,6 @@ pub(crate) struct Neighbour {
     greeted: bool,
     /// It has asked for all that it lacks, with this number.
     serving: Option<u64>,
-    /// All was sent, but for what was not yet announced then: our own writes up to these. Only with
-    /// them is it complete, for they may have superseded what was therefore not sent.
-    complete_at: Option<[u64; Kind::COUNT]>,
     cursors: [Cursor; Kind::COUNT],
     /// When it was last looked at it may have lacked something that there was already.
     pub(crate) behind: bool,
@@ -80,7 +84,6 @@ impl Neighbour {
             mismatches: 0,
             greeted: false,
             serving: None,
-            complete_at: None,
             cursors: Default::default(),
             behind: true,
         }
@@ -102,7 +105,6 @@ impl Neighbour {
     pub(crate) fn want(&mut self, vectors: [VersionVector; Kind::COUNT], pull: u64) {
         self.cursors = vectors.map(Cursor::at);
         self.serving = Some(pull);
-        self.complete_at = None;
         self.behind = true;
     }
 
@@ -166,7 +168,7 @@ impl Neighbour {
                 Kind::Zone => &*replicas.zone,
             };
             let (cursor, made) = (&mut self.cursors[kind as usize], &mut made.0[kind as usize]);
-            let lacking = replica.lacking(cursor, &wanted, among);
+            let lacking = replica.source().lacking(cursor, &wanted, among);
             if lacking.as_ref().is_some_and(Vec::is_empty) {
                 continue;
             }
@@ -190,14 +192,7 @@ impl Neighbour {
         if !serving || !settled {
             return None;
         }
-        let written = [members as &dyn Replica, &*replicas.ring, &*replicas.zone];
-        let complete_at = *self.complete_at.get_or_insert(written.map(Replica::written));
-        let sent = |(cursor, counter): (&Cursor, u64)| cursor.have.get(&me) >= counter;
-        self.cursors.iter().zip(complete_at).all(sent).then(|| {
-            let pull = self.serving.take().unwrap_or_default();
-            self.complete_at = None;
-            Frame::Synced { pull }.encode()
-        })
+        self.serving.take().map(|pull| Frame::Synced { pull }.encode())
     }
 
     /// It was sent what could be sent: is there something left?

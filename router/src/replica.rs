@@ -28,15 +28,15 @@ impl Kind {
 /// Origins, each with the counter after which, and up to which, entries are meant.
 pub type Intervals = Vec<(PeerId, u64, u64)>;
 
-/// A replicated store as replication sees it. See [`Store`] for what the methods mean.
-pub trait Replica {
+/// What a store may tell others, whatever it holds. See [`Store`] for what the methods mean.
+pub trait Source {
     /// What may be told to others.
     fn announced(&self) -> VersionVector;
     /// Changes whenever `announced` or a delta may have.
     fn revision(&self) -> u64;
-    /// The counter of the newest own write, announced or not.
-    fn written(&self) -> u64;
-    /// What a receiver lacks, in short: see [`Store::lacking`].
+    /// The counter of the newest own write that may be told.
+    fn durable_counter(&self) -> u64;
+    /// What a receiver lacks, in short.
     fn lacking(
         &self,
         since: &Cursor,
@@ -45,6 +45,16 @@ pub trait Replica {
     ) -> Option<Intervals>;
     /// What a receiver lacks.
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta;
+}
+
+/// One kind of replicated data as replication sees it.
+pub trait Replica {
+    /// Where it is.
+    fn source(&self) -> &dyn Source;
+    /// What a receiver lacks, as [`Replica::apply`] takes it.
+    fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {
+        self.source().delta(since, wanted, budget)
+    }
     /// Takes a delta; says whether all of it could be taken.
     ///
     /// # Errors
@@ -52,7 +62,7 @@ pub trait Replica {
     fn apply(&mut self, bytes: &[u8]) -> Result<bool, RunError>;
 }
 
-impl<R: Register> Replica for Store<R> {
+impl<R: Register> Source for Store<R> {
     fn announced(&self) -> VersionVector {
         Self::announced(self)
     }
@@ -61,8 +71,8 @@ impl<R: Register> Replica for Store<R> {
         Self::revision(self)
     }
 
-    fn written(&self) -> u64 {
-        self.own_counter()
+    fn durable_counter(&self) -> u64 {
+        Self::durable_counter(self)
     }
 
     fn lacking(
@@ -76,6 +86,12 @@ impl<R: Register> Replica for Store<R> {
 
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {
         Self::delta(self, since, wanted, budget)
+    }
+}
+
+impl<R: Register> Replica for Store<R> {
+    fn source(&self) -> &dyn Source {
+        self
     }
 
     fn apply(&mut self, bytes: &[u8]) -> Result<bool, RunError> {

@@ -8,6 +8,7 @@
 //! would change `wanted` (in `dialling`) and the rule in `Neighbour::next_frame`, and nothing else.
 
 mod dialling;
+mod knowledge;
 mod replication;
 mod settling;
 

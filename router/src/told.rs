@@ -2,11 +2,7 @@
 //! every heartbeat that comes or goes needs it.
 
 use crate::{
-    PeerId,
-    frame::Digest,
-    member::Members,
-    neighbour::Replicas,
-    replica::{Kind, Replica},
+    PeerId, frame::Digest, member::Members, neighbour::Replicas, replica::Kind,
     store::VersionVector,
 };
 
@@ -28,12 +24,11 @@ impl Told {
         members: &Members,
         replicas: &Replicas<'_>,
     ) -> &[VersionVector; Kind::COUNT] {
-        let all = [members as &dyn Replica, &*replicas.ring, &*replicas.zone];
-        for (kind, replica) in all.into_iter().enumerate() {
-            let revision = Some(replica.revision());
+        for (kind, source) in replicas.sources(members).into_iter().enumerate() {
+            let revision = Some(source.revision());
             if self.revisions[kind] != revision {
                 self.revisions[kind] = revision;
-                self.vectors[kind] = replica.announced();
+                self.vectors[kind] = source.announced();
                 self.digest = None;
             }
         }

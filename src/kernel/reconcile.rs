@@ -71,7 +71,7 @@ struct Failure {
 
 /// What is wanted.
 #[derive(Debug)]
-enum Wish {
+enum Goal {
     /// Nothing was said yet: everything is left as it is.
     Unknown,
     Nothing,
@@ -86,7 +86,7 @@ pub(super) struct Reconciler {
     ports: Arc<Ports>,
     view: Arc<RwLock<View>>,
     inputs: Sender<Input>,
-    wish: Wish,
+    goal: Goal,
     /// The newest state that stood in full: what of it is missing later, others have removed.
     stood: Option<Box<Desired>>,
     /// Whether `Programmed` is still to be said.
@@ -117,7 +117,7 @@ impl Reconciler {
             ports,
             view,
             inputs,
-            wish: Wish::Unknown,
+            goal: Goal::Unknown,
             stood: None,
             announce: false,
             failures: BTreeMap::new(),
@@ -132,27 +132,27 @@ impl Reconciler {
             }
             match orders.recv_timeout(self.pause()) {
                 Ok(Order::Look) => std::thread::sleep(DEBOUNCE),
-                Ok(Order::Program(wish)) => self.accept(wish),
+                Ok(Order::Program(goal)) => self.accept(goal),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
             while let Ok(order) = orders.try_recv() {
-                if let Order::Program(wish) = order {
-                    self.accept(wish);
+                if let Order::Program(goal) = order {
+                    self.accept(goal);
                 }
             }
         }
     }
 
-    fn accept(&mut self, wish: Option<Box<Desired>>) {
+    fn accept(&mut self, goal: Option<Box<Desired>>) {
         self.failures.clear();
         self.announce = true;
-        match wish {
+        match goal {
             Some(desired) => {
                 self.ports.settle(&desired);
-                self.wish = Wish::This(desired);
+                self.goal = Goal::This(desired);
             }
-            None => self.wish = Wish::Nothing,
+            None => self.goal = Goal::Nothing,
         }
     }
 
@@ -162,17 +162,17 @@ impl Reconciler {
     }
 
     fn look(&mut self) -> io::Result<()> {
-        match &self.wish {
-            Wish::Unknown => {}
-            Wish::Nothing if self.announce => {
+        match &self.goal {
+            Goal::Unknown => {}
+            Goal::Nothing if self.announce => {
                 let stood = self.stood.take();
                 self.ports.set_site(None);
                 apply::remove_all(&mut self.tools, stood.as_deref())?;
                 self.announce = false;
                 let _ended = self.inputs.blocking_send(Input::Programmed);
             }
-            Wish::Nothing => {}
-            Wish::This(desired) => {
+            Goal::Nothing => {}
+            Goal::This(desired) => {
                 let desired = desired.clone();
                 self.reconcile(&desired)?;
             }
@@ -266,9 +266,9 @@ impl Reconciler {
     }
 
     fn look_at_underlay(&mut self) -> io::Result<()> {
-        let own = match &self.wish {
-            Wish::This(desired) => vec![desired.bridge.name.clone(), desired.tunnel.name.clone()],
-            Wish::Unknown | Wish::Nothing => {
+        let own = match &self.goal {
+            Goal::This(desired) => vec![desired.bridge.name.clone(), desired.tunnel.name.clone()],
+            Goal::Unknown | Goal::Nothing => {
                 apply::DEFAULT_DEVICES.iter().map(|name| (*name).to_owned()).collect()
             }
         };

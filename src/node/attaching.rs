@@ -13,8 +13,8 @@ use super::{
     desired::{BRIDGE_LINK_LOCAL, Mac, Wiring},
     event::{Output, RequestId},
     naming::put_refusal,
+    needs::Need,
     request::{Code, Refusal, Reply},
-    wishes::Wish,
 };
 use crate::api::types::AttachRequest;
 
@@ -182,13 +182,13 @@ impl Node {
         let until = slot.waits_until();
         let mut addresses = Vec::new();
         let mut lent = Vec::new();
-        for wish in self.wishes(slot) {
-            let result = match wish {
-                Wish::Claimed(address) => {
+        for need in self.needs(slot) {
+            let result = match need {
+                Need::Claimed(address) => {
                     lent.push(address);
                     Ok(address)
                 }
-                Wish::Own(wanted) => self.allocate(holder, wanted),
+                Need::Own(wanted) => self.allocate(holder, wanted),
             };
             match result {
                 Ok(address) => addresses.push(address),
@@ -275,7 +275,7 @@ impl Node {
         }
         if let Some(slot) = self.slots.remove(holder) {
             self.let_go(&slot.record);
-            self.forget_wishes(slot.request.as_deref());
+            self.forget_needs(slot.request.as_deref());
             for asker in slot.askers {
                 self.reply(asker, Err(refusal.clone()));
             }

@@ -14,8 +14,8 @@ use super::{
     Node,
     attachment::{Record, Slot, Stage},
     event::RequestId,
+    needs::ID_BYTES_MAX,
     request::{Code, Refusal},
-    wishes::ID_BYTES_MAX,
 };
 use crate::api::types::AttachRequest;
 
@@ -86,7 +86,7 @@ impl Node {
     }
 
     /// Nobody waits for these addresses any more, unless another slot does.
-    pub(super) fn forget_wishes(&mut self, request: Option<&AttachRequest>) {
+    pub(super) fn forget_needs(&mut self, request: Option<&AttachRequest>) {
         for address in request.map_or(&[][..], |request| &request.addresses) {
             let wanted = self.waiting.iter().any(|holder| {
                 let request = self.slots[holder].request.as_ref();

@@ -34,8 +34,6 @@ impl Node {
         self.notice(true, format!("{why}; asking the others for the ring as it is"));
         self.delete_ring();
         self.ipam.reset_ring();
-        // It is told again who can be reached.
-        self.peers_generation = u64::MAX;
         self.journal.forget_marks();
         self.recall_again(why);
     }

@@ -179,15 +179,6 @@ impl Node {
         self.announce_epoch();
     }
 
-    /// This host leaves the mesh in which something was to be decided.
-    pub(super) fn refuse_outside(&mut self) {
-        let removals = std::mem::take(&mut self.desk.removals).into_iter().map(|r| r.id);
-        let pending = std::mem::take(&mut self.desk.pending).into_iter().map(|p| p.id);
-        for id in removals.chain(pending).collect::<Vec<_>>() {
-            self.reply(id, Err(super::not_in_a_mesh()));
-        }
-    }
-
     /// When to look at all this again.
     pub(super) fn council_timeout(&self) -> Option<Time> {
         self.mesh.as_ref()?;
@@ -269,12 +260,14 @@ impl Node {
         }
     }
 
-    /// This host leaves: nobody's wish is pursued any more.
-    pub(super) fn dismiss_pending(&mut self) {
-        for pending in std::mem::take(&mut self.desk.pending) {
+    /// This host leaves the mesh: who waits here for what is decided there is refused.
+    pub(super) fn refuse_undecided(&mut self) {
+        let removals = std::mem::take(&mut self.desk.removals).into_iter().map(|r| r.id);
+        let pending = std::mem::take(&mut self.desk.pending).into_iter().map(|p| p.id);
+        for id in removals.chain(pending).collect::<Vec<_>>() {
             let text = "this host was told to leave the mesh meanwhile";
             let hint = "ask another host of the mesh";
-            self.reply(pending.id, Err(Refusal::new(Code::Conflict, text, hint)));
+            self.reply(id, Err(Refusal::new(Code::Conflict, text, hint)));
         }
     }
 

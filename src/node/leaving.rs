@@ -284,7 +284,8 @@ impl Node {
         if let Some(leaving) = self.leaving.take() {
             self.acknowledge(leaving.id, Ok(Reply::Done));
         }
-        self.dismiss_pending();
+        self.refuse_undecided();
+        self.forget_confirmations();
         self.delete_everything();
         self.note_left();
         let links: Vec<_> = self.router.links().map(|up| up.link).collect();
@@ -297,12 +298,10 @@ impl Node {
         self.recalling = false;
         self.remembers = false;
         self.founding = None;
-        self.refuse_outside();
         self.desk = super::council::Desk::default();
         self.comparing = None;
         self.denied.clear();
         self.registration = super::registering::Registration::default();
-        self.may_ask = false;
         self.doubtful = false;
         self.recall_reason = None;
         self.promises_written = 0;

@@ -7,7 +7,7 @@
 //! * [`desired`]: the kernel state that follows.
 //! * `journal`: writes on their way to the disk. `rows`: what they look like.
 //! * `attachment`, `attaching`, `standing`: what containers are given, and the states that this
-//!   goes through. `wishes`: which addresses they ask for. `claims`: addresses set aside.
+//!   goes through. `needs`: which addresses they ask for. `claims`: addresses set aside.
 //! * `membership`: init and join. `recall`: being told what one once wrote. `queue`: waiting.
 //!   `leaving`: leave. `peers`: what follows from who can be reached.
 //! * `council`, `removing`: what is decided together with others.
@@ -29,6 +29,7 @@ mod lease;
 mod leaving;
 mod membership;
 mod naming;
+mod needs;
 mod peers;
 mod plan;
 mod queue;
@@ -40,7 +41,6 @@ mod requests;
 mod rows;
 mod standing;
 mod status;
-mod wishes;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -124,8 +124,6 @@ pub struct Node {
     /// Peers that know nothing of this host's leave, though it is back.
     denied: BTreeSet<PeerId>,
     registration: registering::Registration,
-    /// A majority of the electors knows this host, or knew it once.
-    may_ask: bool,
     /// What this host says of itself may have changed.
     describe_due: bool,
     /// The mesh is being founded together with others.
@@ -197,7 +195,6 @@ impl Node {
             left: None,
             denied: BTreeSet::new(),
             registration: registering::Registration::default(),
-            may_ask: false,
             describe_due: true,
             founding: None,
             desk: council::Desk::default(),

@@ -141,8 +141,8 @@ impl Node {
         let ring = self.ipam.store();
         let has = ring.seen(from) >= counter && ring.seen(DECREE) >= decreed;
         // Who leaves itself would take these blocks with it: it hands them on first.
-        if has && !self.is_leaving() && self.journal.is_idle() {
-            self.send_to_peer(from, &PeerMessage::TakenOver { counter });
+        if has && !self.is_leaving() {
+            self.confirm(from, PeerMessage::TakenOver { counter });
         }
     }
 
@@ -172,7 +172,7 @@ impl Node {
         self.peers_generation = self.router.generation();
         let reachable: BTreeSet<PeerId> = self.router.paths().keys().copied().collect();
         if changed {
-            let asked = if self.may_ask { reachable.clone() } else { BTreeSet::new() };
+            let asked = if self.may_ask_for_space() { reachable.clone() } else { BTreeSet::new() };
             self.ipam.set_reachable(asked);
             self.replan();
         }
@@ -251,7 +251,7 @@ impl Node {
         for peer in left {
             let since = *self.keeping.left.entry(peer).or_insert(self.now);
             let gone = self.router.link_to(peer).is_none() && self.now.since(since) >= LEFT_KEPT;
-            if gone && self.router.known_by_all(peer, &self.zone) {
+            if gone && self.router.known_by_all(peer, self.zone.store()) {
                 self.forget_peer(peer);
             }
         }

@@ -27,11 +27,18 @@ pub(super) struct Registration {
     known_by: BTreeSet<PeerId>,
     ask_at: Time,
     since: Option<Time>,
+    /// It is known to enough of them, or has waited for long enough.
+    over: bool,
 }
 
 impl Node {
     /// Whether this host may ask for space.
-    pub(super) fn is_registered(&self) -> bool {
+    pub(super) fn may_ask_for_space(&self) -> bool {
+        self.registration.over
+    }
+
+    /// Whether a majority of the electors knows it: who owns something was known before.
+    fn is_registered(&self) -> bool {
         let me = self.config.me;
         self.ipam.owns_anything(me) || self.strangers().is_empty()
     }
@@ -49,7 +56,7 @@ impl Node {
 
     /// Makes itself known, until a majority knows it.
     pub(super) fn progress_registration(&mut self) {
-        if self.mesh.is_none() || !self.router.is_settled() || self.may_ask {
+        if self.mesh.is_none() || !self.router.is_settled() || self.may_ask_for_space() {
             return;
         }
         let since = *self.registration.since.get_or_insert(self.now);
@@ -66,7 +73,7 @@ impl Node {
             );
         }
         if late || self.is_registered() {
-            self.may_ask = true;
+            self.registration.over = true;
             self.ipam.set_reachable(self.router.paths().keys().copied().collect());
             return;
         }
@@ -80,15 +87,15 @@ impl Node {
     }
 
     pub(super) fn registration_timeout(&self) -> Option<Time> {
-        let waits = self.mesh.is_some() && self.router.is_settled() && !self.may_ask;
+        let waits = self.mesh.is_some() && self.router.is_settled() && !self.may_ask_for_space();
         waits.then_some(self.registration.ask_at)
     }
 
     /// A new host wants to be known: it is, once what it says of itself is on disk.
     pub(super) fn get_to_know(&mut self, peer: PeerId, counter: u64) {
         let seen = self.router.members().vector().get(&peer);
-        if counter > 0 && seen >= counter && self.journal.is_idle() {
-            self.send_to_peer(peer, &PeerMessage::IKnowYou);
+        if counter > 0 && seen >= counter {
+            self.confirm(peer, PeerMessage::IKnowYou);
         }
     }
 
@@ -98,7 +105,7 @@ impl Node {
 
     /// For whom a new host waits, in words.
     pub(super) fn registration_words(&self) -> Option<String> {
-        (!self.may_ask).then(|| {
+        (!self.may_ask_for_space()).then(|| {
             let strangers = self.names(&self.strangers());
             format!(
                 "before it may ask for space, a majority of the electors must know this host; not \

@@ -9,7 +9,7 @@ use crate::{
     link::LinkId,
     member::MemberKey,
     neighbour::{Made, Neighbour, Replicas},
-    replica::{Kind, Replica},
+    replica::{Kind, Replica, Source},
     store::VersionVector,
 };
 
@@ -62,11 +62,8 @@ impl Router {
         vectors: &[VersionVector; Kind::COUNT],
         replicas: &Replicas<'_>,
     ) {
-        let ours = self.told.vectors(&self.members, replicas);
-        let behind = |(theirs, ours): (&VersionVector, &VersionVector)| {
-            theirs.get(&self.me) > ours.get(&self.me)
-        };
-        if !vectors.iter().zip(ours).any(behind) {
+        let ours = self.own_counters(replicas);
+        if vectors.iter().zip(ours).all(|(theirs, ours)| theirs.get(&self.me) <= ours) {
             return;
         }
         if self.tells && !self.settled {
@@ -76,6 +73,11 @@ impl Router {
             let peer = self.neighbour(link).up.peer;
             self.effects.push_back(Effect::Behind { peer });
         }
+    }
+
+    /// Up to where own writes may be told, by kind; the vectors leave out what says nothing.
+    fn own_counters(&self, replicas: &Replicas<'_>) -> [u64; Kind::COUNT] {
+        replicas.sources(&self.members).map(Source::durable_counter)
     }
 
     fn on_digest(
@@ -131,11 +133,11 @@ impl Router {
         }
         self.pulling = None;
         // Another may know more of this host's own writes than the one that was asked.
-        let ours = self.told.vectors(&self.members, replicas);
+        let ours = self.own_counters(replicas);
         let knows_more = |n: &Neighbour| {
-            Kind::ALL.iter().any(|kind| {
-                n.has_of(*kind, self.me).unwrap_or(0) > ours[*kind as usize].get(&self.me)
-            })
+            Kind::ALL
+                .iter()
+                .any(|kind| n.has_of(*kind, self.me).unwrap_or(0) > ours[*kind as usize])
         };
         self.told_by.insert(link);
         let unasked = |link: &LinkId| !self.told_by.contains(link);

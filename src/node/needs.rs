@@ -31,7 +31,7 @@ const INTERFACE_BYTES_MAX: usize = 15;
 
 /// One address that a slot is to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum Need {
     /// From the ring.
     Own(Wanted),
     /// Claimed for it, and held by the claim.
@@ -131,29 +131,29 @@ impl Node {
 
     /// The addresses that a slot asks for: each that was named, and one of each family of which
     /// none was: what is claimed for it, else what it had before, else any.
-    pub(super) fn wishes(&self, slot: &Slot) -> Vec<Wish> {
+    pub(super) fn needs(&self, slot: &Slot) -> Vec<Need> {
         let holder = &slot.record.holder;
         let Some(request) = slot.request.as_deref() else {
             let ranges = Family::ALL.iter().filter_map(|of| self.ipam.default_range(*of));
-            return ranges.map(|range| Wish::Own(Wanted::Any(range))).collect();
+            return ranges.map(|range| Need::Own(Wanted::Any(range))).collect();
         };
-        let exact = |address: &IpAddr| Wish::Own(Wanted::Exact(*address));
+        let exact = |address: &IpAddr| Need::Own(Wanted::Exact(*address));
         if holder.interface.is_empty() {
             let any = || Family::ALL.iter().find_map(|of| self.ipam.default_range(*of));
             return match &request.addresses[..] {
-                [] => any().map(|range| Wish::Own(Wanted::Any(range))).into_iter().collect(),
+                [] => any().map(|range| Need::Own(Wanted::Any(range))).into_iter().collect(),
                 named => named.iter().map(exact).collect(),
             };
         }
         let claimed = self.claimed_for(holder, request);
-        let wish = |address: &IpAddr| match claimed.contains(address) {
-            true => Wish::Claimed(*address),
+        let need = |address: &IpAddr| match claimed.contains(address) {
+            true => Need::Claimed(*address),
             false => exact(address),
         };
-        let mut wishes: Vec<Wish> = Vec::new();
+        let mut needs: Vec<Need> = Vec::new();
         for address in &request.addresses {
-            if !wishes.contains(&wish(address)) {
-                wishes.push(wish(address));
+            if !needs.contains(&need(address)) {
+                needs.push(need(address));
             }
         }
         for family in Family::ALL {
@@ -167,13 +167,13 @@ impl Node {
                 ip.is_ipv4() == v4 && subnet.is_none_or(|subnet| subnet.contains(**ip))
             };
             let part = subnet.or_else(|| self.ipam.default_range(family));
-            wishes.extend(match (claimed.iter().find(fits), part) {
-                (Some(address), _) => Some(Wish::Claimed(*address)),
-                (None, Some(part)) => Some(Wish::Own(self.any_of(part, holder, request))),
+            needs.extend(match (claimed.iter().find(fits), part) {
+                (Some(address), _) => Some(Need::Claimed(*address)),
+                (None, Some(part)) => Some(Need::Own(self.any_of(part, holder, request))),
                 (None, None) => None,
             });
         }
-        wishes
+        needs
     }
 
     /// Any address of a part of a range, but the former one if it is there still.

@@ -1,0 +1,35 @@
+//! What others are known to know, and what may therefore be dropped here.
+
+use super::Router;
+use crate::{Kind, PeerId, Time, neighbour::Neighbour, replica::Source};
+
+impl Router {
+    /// How far all linked peers have our own entries of a kind; `None` without links.
+    pub fn seen_by_all(&self, kind: Kind) -> Option<u64> {
+        let has = |neighbour: &Neighbour| neighbour.has_of(kind, self.me).unwrap_or(0);
+        self.neighbours.values().map(has).min()
+    }
+
+    /// Whether all linked peers have what we have of another's rows in membership and zone; who has
+    /// nothing of it counts, too, for it has dropped it.
+    pub fn known_by_all(&self, origin: PeerId, zone: &dyn Source) -> bool {
+        let have = [
+            (Kind::Members, self.members.announced().get(&origin)),
+            (Kind::Zone, zone.announced().get(&origin)),
+        ];
+        let knows = |neighbour: &Neighbour| {
+            let knows = |(kind, counter)| {
+                neighbour.has_of(kind, origin).is_some_and(|has| has == 0 || has >= counter)
+            };
+            have.into_iter().all(knows)
+        };
+        self.neighbours.values().all(knows)
+    }
+
+    /// Drops what a peer said of itself, which will not come back. Others say whom they reach by
+    /// whom they do not, so the paths are others without it.
+    pub fn forget(&mut self, peer: PeerId, now: Time) {
+        self.members.drop_origin(peer);
+        self.links_changed(now);
+    }
+}
