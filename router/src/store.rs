@@ -35,7 +35,7 @@ mod gone;
 mod recall;
 
 pub use base::Base;
-pub use delta::{Cursor, Delta, ENTRIES_PER_ORIGIN_MAX, ORIGINS_MAX, Run, RunError};
+pub use delta::{Cursor, Delta, ENTRIES_PER_ORIGIN_MAX, ORIGINS_MAX, Others, Run, RunError};
 pub use gone::GONE_MAX;
 
 /// A write: who made it, and its number on that peer's Lamport clock.

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_router::{PeerId, Register, codec, store::Run};
+use mesh_router::{
+    PeerId, Register, codec,
+    store::{Others, Run},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -58,7 +61,7 @@ impl Decree {
             origin: DECREE,
             after: self.after,
             upto: self.upto(),
-            whole: false,
+            others: Others::Unsaid,
             entries: entries.collect(),
         }])
     }

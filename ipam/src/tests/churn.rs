@@ -182,13 +182,20 @@ impl World {
         self.hosts[host].release(&name, &[], mesh_router::Time::ZERO);
     }
 
-    /// Puts what a host lacks, as it says, into flight.
+    /// Puts what a host lacks, as it says, into flight, as one or in parts.
     fn send(&mut self, to: usize) {
         let from = self.any();
-        let since = Cursor::at(self.hosts[to].store().announced());
-        let bytes = self.delta(from, &since);
-        if !bytes.is_empty() {
-            self.flying.push((self.hosts[to].me(), bytes));
+        let mut cursor = Cursor::at(self.hosts[to].store().announced());
+        let budget = if self.rng.random() { usize::MAX } else { self.rng.random_range(1..300) };
+        loop {
+            let delta = self.hosts[from].store().delta_cut(&cursor, |_| true, budget);
+            if !delta.bytes.is_empty() {
+                self.flying.push((self.hosts[to].me(), delta.bytes));
+            }
+            if !delta.more {
+                break;
+            }
+            cursor = delta.cursor;
         }
     }
 

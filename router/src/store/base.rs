@@ -6,8 +6,9 @@
 //!
 //! From the base follows what is waste and which origins need not be named in the vector, the same
 //! on every replica that has the same entries; nothing is to be agreed on, nothing remembered.
-//! Whoever lacks the base may have entries that only waste has superseded. It is sent the whole
-//! state, and drops what that state covers and does not have: the join of two causal stores.
+//! Whoever lacks the base may have entries that only waste has superseded. It is told what else it
+//! lacks first, and then with the base the counters of all entries that there are; it drops what
+//! they cover and do not name: the join of two causal stores.
 //!
 //! The nil origin is nobody's clock: its entries are below the base only up to a counter of its
 //! own.
@@ -137,7 +138,7 @@ impl<R: Register> Store<R> {
         self.base_dot().is_some_and(|dot| have.get(&dot.actor) < dot.counter)
     }
 
-    /// Takes the whole state of another replica; see the module. Returns whether it was taken.
+    /// Takes what makes this store another's whole state; see the module. Returns whether it did.
     pub(super) fn join(&mut self, mut runs: Vec<Run<R::Key, R::Value>>) -> bool {
         runs.sort_by_key(|run| run.origin);
         let own = runs.iter().find(|run| run.origin == self.me);
@@ -159,11 +160,14 @@ impl<R: Register> Store<R> {
         true
     }
 
-    /// Drops what another's whole state covers and does not have.
+    /// Drops what another's state covers and does not have.
     fn drop_superseded(&mut self, runs: &[Run<R::Key, R::Value>]) {
         let theirs: BTreeSet<(PeerId, u64)> = runs
             .iter()
-            .flat_map(|run| run.entries.iter().map(|entry| (run.origin, entry.0)))
+            .flat_map(|run| {
+                let here = run.entries.iter().map(|entry| entry.0).chain(run.others.named());
+                here.map(|counter| (run.origin, counter))
+            })
             .collect();
         let key = R::base_key();
         let values = runs.iter().flat_map(|run| &run.entries);

@@ -20,10 +20,40 @@ pub const ENTRIES_PER_ORIGIN_MAX: usize = 1 << 18;
 
 /// The size of a delta while tests have deltas cut anywhere.
 const CUT_BYTES: usize = 60;
-/// The longest whole state that is sent as one. Chosen: with room for the frame around it.
-const WHOLE_BYTES_MAX: usize = FRAME_BYTES_MAX - 1024;
-/// What a run costs beside its entries: origin, interval and flag.
+/// What a run costs beside its entries: origin, interval and what it says of others.
 const RUN_HEAD_BYTES: usize = 24;
+
+/// What a run says of entries that the receiver may have besides those in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Others {
+    /// Nothing.
+    Unsaid,
+    /// In the interval there are none: tombstones were collected. For keys with one writer.
+    Gone,
+    /// Up to the interval's end there are only those with these counters up to `after`, each as the
+    /// difference to the one before. For keys with several writers, and then in one delta of all
+    /// origins that the sender knows.
+    GoneBut(Vec<u64>),
+}
+
+impl Others {
+    /// There are only those with these counters, in their order.
+    fn gone_but(counters: impl Iterator<Item = u64>) -> Self {
+        let differences =
+            counters.scan(0, |last, counter| Some(counter - std::mem::replace(last, counter)));
+        Self::GoneBut(differences.collect())
+    }
+
+    /// The counters that were named.
+    pub(super) fn named(&self) -> impl Iterator<Item = u64> {
+        let differences =
+            if let Self::GoneBut(differences) = self { &differences[..] } else { &[] };
+        differences.iter().scan(0, |last: &mut u64, difference| {
+            *last = last.saturating_add(*difference);
+            Some(*last)
+        })
+    }
+}
 
 /// A part of one origin's entries: all that the sender still has in `(after, upto]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,12 +62,10 @@ pub struct Run<K, V> {
     pub origin: PeerId,
     /// The receiver must have everything up to here.
     pub after: u64,
-    /// With this run it has everything up to here. Where keys have several writers it may be
-    /// `after`: the run then says only what the receiver must have to take the others beside it.
+    /// With this run it has everything up to here.
     pub upto: u64,
-    /// Tombstones in the interval were collected: the receiver must drop what it has of this origin
-    /// there and does not find here.
-    pub whole: bool,
+    /// What the receiver is to drop.
+    pub others: Others,
     /// Counter, key and value, in the order of counters.
     pub entries: Vec<(u64, K, V)>,
 }
@@ -118,33 +146,13 @@ impl<R: Register> Store<R> {
         if R::SINGLE_WRITER {
             return self.delta_cut(since, wanted, if cuts { CUT_BYTES } else { budget });
         }
-        let whole = self.is_below_base(&since.have).then(|| self.whole());
-        let whole = whole.filter(|delta| delta.bytes.len() <= WHOLE_BYTES_MAX);
-        // What does not fit goes in parts: a receiver that lagged may keep what it should drop,
-        // but never about what it owns, for that it wrote or was granted itself.
         let part = if cuts { CUT_BYTES } else { budget.max(FRAME_BYTES_MAX / 2) };
-        whole.unwrap_or_else(|| self.delta_cut(since, |_| true, part))
-    }
-
-    /// The whole state, for a receiver that may have what it is to drop.
-    fn whole(&self) -> Delta {
-        let vector = self.announced();
-        let runs: Vec<_> = vector
-            .dots
-            .iter()
-            .map(|(&origin, &upto)| {
-                let told = self.told(origin, 0, upto);
-                let entries = told.map(|(n, key, value)| (n, key.clone(), value.clone())).collect();
-                Run { origin, after: 0, upto, whole: true, entries }
-            })
-            .collect();
-        let entries = runs.iter().map(|run| run.entries.len()).sum();
-        Delta { bytes: codec::encode(&runs), cursor: Cursor::at(vector), more: false, entries }
+        self.delta_cut(since, |_| true, part)
     }
 
     /// As [`Store::delta`], but cut and filtered whatever the keys are: what a receiver of a very
-    /// large ring may see, and what its rules must survive. The base comes last, and with it what
-    /// one must have to take it.
+    /// large ring may see, and what its rules must survive. The base comes last, with what one must
+    /// have to take it, and what is to be dropped then.
     pub fn delta_cut(
         &self,
         since: &Cursor,
@@ -178,11 +186,11 @@ impl<R: Register> Store<R> {
             runs.push(run);
         }
         for (origin, upto) in self.gone.behind(&since.have).filter(|(gone, _)| wanted(*gone)) {
-            runs.push(Run { origin, after: 0, upto, whole: true, entries: Vec::new() });
+            runs.push(Run { origin, after: 0, upto, others: Others::Gone, entries: Vec::new() });
             delta.cursor.have.dots.insert(origin, upto);
         }
-        if let Some(dot) = base.filter(|dot| delta.cursor.have.get(&dot.actor) >= dot.counter) {
-            self.require_all(&mut runs, dot.actor);
+        if base.is_some_and(|dot| delta.cursor.have.get(&dot.actor) >= dot.counter) {
+            self.complete(&mut runs);
         }
         if !runs.is_empty() {
             delta.bytes = codec::encode(&runs);
@@ -190,13 +198,18 @@ impl<R: Register> Store<R> {
         delta
     }
 
-    /// Adds runs of nothing: whoever lacks anything of them does not take the delta.
-    fn require_all(&self, runs: &mut Vec<Run<R::Key, R::Value>>, but: PeerId) {
+    /// Adds to the runs what else there is, of all origins: whoever lacks anything of it does not
+    /// take them, and who has anything else drops it.
+    fn complete(&self, runs: &mut Vec<Run<R::Key, R::Value>>) {
         for (origin, upto) in self.news(&Cursor::default(), |_| true, self.origins(None)) {
-            let named = |run: &Run<_, _>| run.origin == origin && run.upto == upto;
-            if origin != but && !runs.iter().any(named) {
-                runs.push(Run { origin, after: upto, upto, whole: false, entries: Vec::new() });
-            }
+            let place = runs.iter().position(|run| run.origin == origin);
+            let place = place.unwrap_or_else(|| {
+                let (others, entries) = (Others::Unsaid, Vec::new());
+                runs.push(Run { origin, after: upto, upto, others, entries });
+                runs.len() - 1
+            });
+            let run = &mut runs[place];
+            run.others = Others::gone_but(self.told(origin, 0, run.after).map(|entry| entry.0));
         }
     }
 
@@ -260,7 +273,8 @@ impl<R: Register> Store<R> {
         if whole && cursor.streamed.insert(origin, floor) != Some(floor) {
             after = 0;
         }
-        let mut run = Run { origin, after, upto: seen, whole, entries: Vec::new() };
+        let others = if whole { Others::Gone } else { Others::Unsaid };
+        let mut run = Run { origin, after, upto: seen, others, entries: Vec::new() };
         let mut size = RUN_HEAD_BYTES;
         for (counter, key, value) in self.told(origin, after, seen) {
             if size >= budget && !run.entries.is_empty() {
@@ -322,7 +336,7 @@ impl<R: Register> Store<R> {
             return Ok(false);
         }
         let mut all = true;
-        if !R::SINGLE_WRITER && runs.iter().any(|run| run.whole) {
+        if !R::SINGLE_WRITER && runs.iter().any(|run| run.others != Others::Unsaid) {
             all = self.join(runs);
         } else {
             for run in runs {
@@ -360,7 +374,7 @@ impl<R: Register> Store<R> {
         if self.is_gap(&run) {
             return false;
         }
-        if run.whole {
+        if run.others == Others::Gone {
             self.drop_absent(&run);
             self.raise_floor(run.origin, run.upto);
         }
@@ -408,7 +422,7 @@ impl<R: Register> Store<R> {
         }
     }
 
-    /// Drops the origin's entries that a whole run no longer has.
+    /// Drops the origin's entries in the interval that the run no longer has.
     fn drop_absent(&mut self, run: &Run<R::Key, R::Value>) {
         let kept: BTreeSet<u64> = run.entries.iter().map(|entry| entry.0).collect();
         let gone: Vec<u64> = self
@@ -428,8 +442,15 @@ impl<R: Register> Store<R> {
 fn check_run<R: Register>(run: &Run<R::Key, R::Value>) -> Result<(), RunError> {
     let origin = run.origin;
     // An interval that is turned round has no meaning; one of nothing says what must be there.
-    let nothing = run.after == run.upto && !R::SINGLE_WRITER && !run.whole;
-    if (run.after >= run.upto && !nothing) || run.upto > COUNTER_MAX {
+    let nothing = run.after == run.upto && matches!(run.others, Others::GoneBut(_));
+    let others = match &run.others {
+        Others::Unsaid => true,
+        Others::Gone => R::SINGLE_WRITER,
+        others @ Others::GoneBut(_) => {
+            !R::SINGLE_WRITER && others.named().all(|counter| counter <= run.after)
+        }
+    };
+    if (run.after >= run.upto && !nothing) || run.upto > COUNTER_MAX || !others {
         return Err(RunError::Counters { origin });
     }
     let mut last = run.after;

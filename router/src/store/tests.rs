@@ -58,10 +58,11 @@ fn entries(store: &Store<Words>) -> Vec<(u32, Option<String>)> {
     store.iter().map(|(key, entry)| (key.1, entry.value.clone())).collect()
 }
 
-fn run(after: u64, upto: u64, whole: bool, counters: &[u64]) -> Vec<u8> {
+fn run(after: u64, upto: u64, others: Others, counters: &[u64]) -> Vec<u8> {
     let entries =
         counters.iter().map(|c| (*c, (peer(1), u32::try_from(*c).unwrap()), None)).collect();
-    let run = Run::<(PeerId, u32), Option<String>> { origin: peer(1), after, upto, whole, entries };
+    let run =
+        Run::<(PeerId, u32), Option<String>> { origin: peer(1), after, upto, others, entries };
     encode(&vec![run])
 }
 
@@ -87,14 +88,15 @@ fn the_membership_keeps_the_laws_of_a_replicated_store() {
 #[test]
 fn runs_that_cannot_be_are_refused_and_leave_nothing() {
     for (name, bytes) in [
-        ("empty interval", run(5, 5, false, &[])),
-        ("empty whole interval", run(1, 1, true, &[])),
-        ("interval turned round", run(u64::MAX, 1, true, &[])),
-        ("counters fall", run(0, 9, false, &[3, 2])),
-        ("a counter twice", run(0, 9, false, &[3, 3])),
-        ("a counter before the interval", run(2, 9, false, &[2])),
-        ("a counter after the interval", run(0, 2, false, &[3])),
-        ("beyond the ceiling", run(0, COUNTER_MAX + 1, false, &[])),
+        ("empty interval", run(5, 5, Others::Unsaid, &[])),
+        ("empty whole interval", run(1, 1, Others::Gone, &[])),
+        ("interval turned round", run(u64::MAX, 1, Others::Gone, &[])),
+        ("counters fall", run(0, 9, Others::Unsaid, &[3, 2])),
+        ("a counter twice", run(0, 9, Others::Unsaid, &[3, 3])),
+        ("a counter before the interval", run(2, 9, Others::Unsaid, &[2])),
+        ("a counter after the interval", run(0, 2, Others::Unsaid, &[3])),
+        ("beyond the ceiling", run(0, COUNTER_MAX + 1, Others::Unsaid, &[])),
+        ("several writers' rest", run(1, 2, Others::GoneBut(vec![1]), &[])),
         ("no delta", vec![0xff; 7]),
     ] {
         let mut store = words(2, 3);
@@ -111,7 +113,7 @@ fn an_entry_of_another_writer_is_refused_with_all_that_came_with_it() {
     let good = (1, (peer(1), 1), None::<String>);
     let bad = (2, (peer(3), 1), None);
     let entries = vec![good, bad];
-    let run = Run { origin: peer(1), after: 0, upto: 2, whole: false, entries };
+    let run = Run { origin: peer(1), after: 0, upto: 2, others: Others::Unsaid, entries };
     assert!(matches!(store.apply(&encode(&vec![run])), Err(RunError::Refused { .. })));
     assert!(store.is_empty() && store.vector().is_empty());
 }
@@ -119,7 +121,7 @@ fn an_entry_of_another_writer_is_refused_with_all_that_came_with_it() {
 #[test]
 fn a_run_after_a_gap_is_left_out() {
     let mut store = Store::<Words>::new(peer(2));
-    assert_eq!(store.apply(&run(3, 5, false, &[4])), Ok(false));
+    assert_eq!(store.apply(&run(3, 5, Others::Unsaid, &[4])), Ok(false));
     assert!(store.is_empty() && store.vector().is_empty());
 }
 
@@ -229,7 +231,7 @@ fn more_origins_than_may_be_are_left_out_and_those_known_go_on() {
     };
     let run = |n: usize, after: u64| {
         let entries = vec![(after + 1, (id(n), 1), None::<String>)];
-        Run { origin: id(n), after, upto: after + 1, whole: false, entries }
+        Run { origin: id(n), after, upto: after + 1, others: Others::Unsaid, entries }
     };
     let all: Vec<_> = (0..=ORIGINS_MAX).map(|n| run(n, 0)).collect();
     assert_eq!(store.apply(&encode(&all)), Ok(false));
@@ -330,7 +332,7 @@ fn so_many_dropped_origins_are_remembered_and_no_more() {
     };
     let run = |n: usize| {
         let entries = vec![(1, (id(n), 1), None::<String>)];
-        encode(&vec![Run { origin: id(n), after: 0, upto: 1, whole: false, entries }])
+        encode(&vec![Run { origin: id(n), after: 0, upto: 1, others: Others::Unsaid, entries }])
     };
     for n in 0..=GONE_MAX {
         assert_eq!(store.apply(&run(n)), Ok(true));
