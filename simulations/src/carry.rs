@@ -231,12 +231,15 @@ impl World {
 
     pub(crate) fn link_down(&mut self, connection: usize, side: usize, reason: &'static str) {
         let end = &self.net.connections[connection][side];
-        if !end.up {
-            // It has not heard of the link yet: it never will.
-            return self.forget_end(connection, side);
-        }
-        let (host, link) = (end.host, end.link);
+        let (host, boot, link, up, dialled) = (end.host, end.boot, end.link, end.up, end.dialled);
         self.forget_end(connection, side);
+        if !up {
+            // It has not heard of the link yet, and never will; who dialled hears that it failed.
+            if let Some(target) = dialled {
+                self.dial_fails((host, boot), target, (1, unreachable()));
+            }
+            return;
+        }
         self.input(host, Input::LinkDown { link, reason: reason.to_owned() });
     }
 

@@ -141,7 +141,7 @@ impl Node {
         let ring = self.ipam.store();
         let has = ring.seen(from) >= counter && ring.seen(DECREE) >= decreed;
         // Who leaves itself would take these blocks with it: it hands them on first.
-        if has && !self.is_leaving() {
+        if has && !self.is_leaving() && self.may_take_over() {
             self.confirm(from, PeerMessage::TakenOver { counter });
         }
     }

@@ -4,9 +4,10 @@
 //! receiver alone ([`mesh_ipam::council`]). So no receiver may be unknown: with each majority of
 //! electors that agrees to a removal there is one that knows it, and names it.
 //!
-//! Whoever owns something was known before, so a restart asks nobody. And where no majority is to
-//! be had, a host joins all the same, after a while: nothing is to depend on somebody who is gone.
-//! What that costs is said aloud.
+//! Whoever owns something may go on asking after a restart. But it takes over no leaver's blocks
+//! before a majority knows it in this run: the leaver may have been the only one that knew it. And
+//! where no majority is to be had, a host goes on all the same, after a while: nothing is to depend
+//! on somebody who is gone. What that costs is said aloud.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -34,13 +35,12 @@ pub(super) struct Registration {
 impl Node {
     /// Whether this host may ask for space.
     pub(super) fn may_ask_for_space(&self) -> bool {
-        self.registration.over
+        self.registration.over || self.ipam.owns_anything(self.config.me)
     }
 
-    /// Whether a majority of the electors knows it: who owns something was known before.
-    fn is_registered(&self) -> bool {
-        let me = self.config.me;
-        self.ipam.owns_anything(me) || self.strangers().is_empty()
+    /// Whether this host may take over what a leaver gives it.
+    pub(super) fn may_take_over(&self) -> bool {
+        self.registration.over
     }
 
     /// The electors that may not know this host, if they are so many that no majority does.
@@ -56,13 +56,14 @@ impl Node {
 
     /// Makes itself known, until a majority knows it.
     pub(super) fn progress_registration(&mut self) {
-        if self.mesh.is_none() || !self.router.is_settled() || self.may_ask_for_space() {
+        if self.mesh.is_none() || !self.router.is_settled() || self.registration.over {
             return;
         }
         let since = *self.registration.since.get_or_insert(self.now);
+        let strangers = self.strangers();
         let late = self.now.since(since) >= PATIENCE;
-        if late && !self.is_registered() {
-            let strangers = self.names(&self.strangers());
+        if late && !strangers.is_empty() && !self.may_ask_for_space() {
+            let strangers = self.names(&strangers);
             self.notice(
                 true,
                 format!(
@@ -72,7 +73,7 @@ impl Node {
                 ),
             );
         }
-        if late || self.is_registered() {
+        if late || strangers.is_empty() {
             self.registration.over = true;
             self.ipam.set_reachable(self.router.paths().keys().copied().collect());
             return;
@@ -80,14 +81,14 @@ impl Node {
         if self.registration.ask_at <= self.now {
             self.registration.ask_at = self.now + ASK_EVERY;
             let counter = self.router.members().own_counter();
-            for peer in self.strangers() {
+            for peer in strangers {
                 self.send_to_peer(peer, &PeerMessage::KnowMe { counter });
             }
         }
     }
 
     pub(super) fn registration_timeout(&self) -> Option<Time> {
-        let waits = self.mesh.is_some() && self.router.is_settled() && !self.may_ask_for_space();
+        let waits = self.mesh.is_some() && self.router.is_settled() && !self.registration.over;
         waits.then_some(self.registration.ask_at)
     }
 
