@@ -69,6 +69,9 @@ pub(crate) struct Neighbour {
     greeted: bool,
     /// It has asked for all that it lacks, with this number.
     serving: Option<u64>,
+    /// All was sent, but for what was not yet announced then: our own writes up to these. Only with
+    /// them is it complete, for they may have superseded what was therefore not sent.
+    complete_at: Option<[u64; Kind::COUNT]>,
     cursors: [Cursor; Kind::COUNT],
     /// When it was last looked at it may have lacked something that there was already.
     pub(crate) behind: bool,
@@ -84,6 +87,7 @@ impl Neighbour {
             mismatches: 0,
             greeted: false,
             serving: None,
+            complete_at: None,
             cursors: Default::default(),
             behind: true,
         }
@@ -105,6 +109,7 @@ impl Neighbour {
     pub(crate) fn want(&mut self, vectors: [VersionVector; Kind::COUNT], pull: u64) {
         self.cursors = vectors.map(Cursor::at);
         self.serving = Some(pull);
+        self.complete_at = None;
         self.behind = true;
     }
 
@@ -192,7 +197,14 @@ impl Neighbour {
         if !serving || !settled {
             return None;
         }
-        self.serving.take().map(|pull| Frame::Synced { pull }.encode())
+        let written = replicas.sources(members).map(Source::own_counter);
+        let complete_at = *self.complete_at.get_or_insert(written);
+        let sent = |(cursor, counter): (&Cursor, u64)| cursor.have.get(&me) >= counter;
+        self.cursors.iter().zip(complete_at).all(sent).then(|| {
+            let pull = self.serving.take().unwrap_or_default();
+            self.complete_at = None;
+            Frame::Synced { pull }.encode()
+        })
     }
 
     /// It was sent what could be sent: is there something left?

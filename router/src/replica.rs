@@ -36,6 +36,8 @@ pub trait Source {
     fn revision(&self) -> u64;
     /// The counter of the newest own write that may be told.
     fn durable_counter(&self) -> u64;
+    /// The counter of the newest own write, told or not.
+    fn own_counter(&self) -> u64;
     /// What a receiver lacks, in short.
     fn lacking(
         &self,
@@ -73,6 +75,10 @@ impl<R: Register> Source for Store<R> {
 
     fn durable_counter(&self) -> u64 {
         Self::durable_counter(self)
+    }
+
+    fn own_counter(&self) -> u64 {
+        Self::own_counter(self)
     }
 
     fn lacking(
