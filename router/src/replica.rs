@@ -51,7 +51,7 @@ pub trait Source {
 
 /// One kind of replicated data as replication sees it.
 pub trait Replica {
-    /// Where it is.
+    /// The store behind it.
     fn source(&self) -> &dyn Source;
     /// What a receiver lacks, as [`Replica::apply`] takes it.
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {
