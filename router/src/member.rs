@@ -136,6 +136,11 @@ pub fn present(members: &Members) -> impl Iterator<Item = (PeerId, &Info)> {
     })
 }
 
+/// Whether a host is known to be in the mesh.
+pub fn is_present(members: &Members, peer: PeerId) -> bool {
+    info(members, peer).is_some_and(|info| !info.left)
+}
+
 /// All hosts that have left in good order, and of which something is still known.
 pub fn left(members: &Members) -> impl Iterator<Item = PeerId> {
     members.iter().filter_map(|(key, entry)| match (key, &entry.value) {

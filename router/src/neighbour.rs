@@ -114,11 +114,11 @@ impl Neighbour {
     }
 
     /// Its digest is ours: it has exactly what we may tell.
-    pub(crate) fn is_equal(&mut self, ours: &[VersionVector; Kind::COUNT]) {
+    pub(crate) fn is_equal(&mut self, ours: &[VersionVector; Kind::COUNT], members: &Members) {
         self.mismatches = 0;
         if self.serving.is_none() {
-            for (cursor, ours) in self.cursors.iter_mut().zip(ours) {
-                cursor.move_to(ours);
+            for ((cursor, ours), kind) in self.cursors.iter_mut().zip(ours).zip(Kind::ALL) {
+                cursor.move_to(ours, |origin| Digest::covers(kind, origin, members));
             }
         }
     }
@@ -158,7 +158,7 @@ impl Neighbour {
         // to their origin and so cannot have them from there, or whose origin is gone.
         // (The ring goes whole: see the store.)
         let wanted = |origin: PeerId| {
-            let there = || member::info(members, origin).is_some_and(|info| !info.left);
+            let there = || member::is_present(members, origin);
             let told = || there() && topology::linked(members, origin, peer);
             origin == me || serving || (origin != peer && !told())
         };

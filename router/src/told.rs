@@ -72,6 +72,6 @@ impl Told {
         replicas: &Replicas<'_>,
     ) -> (&[VersionVector; Kind::COUNT], Digest) {
         self.vectors(members, replicas);
-        (&self.vectors, *self.digest.get_or_insert_with(|| Digest::of(&self.vectors)))
+        (&self.vectors, *self.digest.get_or_insert_with(|| Digest::of(&self.vectors, members)))
     }
 }

@@ -27,12 +27,14 @@ impl Router {
         match frame {
             Frame::Hello { vectors } => {
                 self.look_back(link, &vectors, replicas);
-                let digest = Digest::of(&vectors);
-                self.neighbour(link).greet(vectors);
+                let equal = vectors == *self.told.vectors(&self.members, replicas);
+                let neighbour = self.neighbour(link);
+                neighbour.greet(vectors);
+                neighbour.mismatches = u32::from(!equal);
                 self.pump_due = true;
-                self.on_digest(link, (digest, true), replicas, now);
+                self.ask_if(!equal, link, replicas, now);
             }
-            Frame::Heartbeat { digest } => self.on_digest(link, (digest, false), replicas, now),
+            Frame::Heartbeat { digest } => self.on_digest(link, digest, replicas, now),
             Frame::Want { vectors, pull } => {
                 self.look_back(link, &vectors, replicas);
                 self.neighbour(link).want(vectors, pull);
@@ -80,21 +82,19 @@ impl Router {
         replicas.sources(&self.members).map(Source::durable_counter)
     }
 
-    fn on_digest(
-        &mut self,
-        link: LinkId,
-        (digest, hello): (Digest, bool),
-        replicas: &Replicas<'_>,
-        now: Time,
-    ) {
+    fn on_digest(&mut self, link: LinkId, digest: Digest, replicas: &Replicas<'_>, now: Time) {
         let neighbour = self.neighbours.get_mut(&link).expect("it has just sent something");
         let (vectors, ours) = self.told.with_digest(&self.members, replicas);
         if digest == ours {
-            neighbour.is_equal(vectors);
+            neighbour.is_equal(vectors, &self.members);
         }
-        let differs = neighbour.differs(digest, ours) || (hello && digest != ours);
-        // Who is not settled asks even its equal: only a peer that is settled will say that this
-        // is all. Its equal may have lost as much.
+        let differs = neighbour.differs(digest, ours);
+        self.ask_if(differs, link, replicas, now);
+    }
+
+    /// Asks a neighbour, if it has something else. Who is not settled asks even its equal: only a
+    /// peer that is settled will say that this is all. Its equal may have lost as much.
+    fn ask_if(&mut self, differs: bool, link: LinkId, replicas: &Replicas<'_>, now: Time) {
         let told = self.settled && self.synced;
         if (differs || !told) && self.may_pull(link, now) {
             self.pull(link, replicas, now);

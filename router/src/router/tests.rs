@@ -441,6 +441,63 @@ fn a_link_that_has_room_again_goes_on_where_it_stopped() {
     assert_eq!(world.hosts[&2].zone.len(), 500);
 }
 
+/// Host 3 says that it leaves.
+fn leaves(world: &mut World) {
+    let (name, endpoints) = ("host3".to_owned(), vec![address(3)]);
+    world.host(3).router.describe(Info { name, endpoints, incarnation: 1, left: true });
+    world.run(secs(1));
+}
+
+#[test]
+fn hosts_that_forget_who_left_at_different_times_ask_each_other_nothing() {
+    let mut world = World::new(&[1, 2, 3]);
+    world.link(1, 3);
+    world.link(2, 3);
+    world.link(1, 2);
+    world.host(3).write(1, 10);
+    world.run(secs(2));
+    leaves(&mut world);
+    world.cut(1, 3);
+    world.cut(2, 3);
+    world.run(secs(10));
+    let now = world.now;
+    world.host(1).router.forget(peer(3), now);
+    world.host(1).zone.drop_origin(peer(3));
+    let asked = |world: &World| [1, 2].map(|n| world.hosts[&n].router.pulls);
+    let before = asked(&world);
+    world.run(secs(20));
+    assert_ne!(world.vectors(1), world.vectors(2), "host 2 has not forgotten it");
+    assert_eq!(asked(&world), before);
+}
+
+#[test]
+fn the_names_of_who_left_come_although_digests_do_not_speak_of_them() {
+    let mut world = World::new(&[1, 2, 3]);
+    world.link(1, 2);
+    world.run(secs(2));
+    let link = world.hosts[&1].router.link_to(peer(2)).unwrap().link;
+    world.reports_sent = false;
+    let mut number = 0;
+    while world.hosts[&1].router.neighbours[&link].in_flight < WINDOW_BYTES {
+        world.host(1).write(number, 500);
+        world.deliver();
+        number += 1;
+    }
+    world.reports_sent = true;
+    world.host(3).write(1, 10);
+    world.link(1, 3);
+    leaves(&mut world);
+    world.cut(1, 3);
+    let row = (peer(3), 1);
+    // Heartbeats are not choked: host 2's say now that it is equal.
+    world.run(secs(3));
+    assert!(world.hosts[&1].zone.get(&row).is_some());
+    assert!(world.hosts[&2].zone.get(&row).is_none());
+    world.host(1).router.sent(link, usize::MAX);
+    world.deliver();
+    assert!(world.hosts[&2].zone.get(&row).is_some());
+}
+
 #[test]
 fn hosts_that_are_not_settled_do_not_settle_each_other() {
     let mut world = World::unsettled(&[1, 2, 3]);
@@ -510,7 +567,7 @@ fn frames(world: &World) -> Vec<Vec<u8>> {
     let (from, to) = (peer(2), peer(3));
     let mut frames = vec![
         Frame::Hello { vectors: vectors.clone() },
-        Frame::Heartbeat { digest: Digest::of(&vectors) },
+        Frame::Heartbeat { digest: Digest::of(&vectors, world.hosts[&2].router.members()) },
         Frame::Want { vectors, pull: 1 },
         Frame::Synced { pull: 1 },
         Frame::Routed { from, to, hops_left: 3, payload: vec![1, 2, 3] },

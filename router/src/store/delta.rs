@@ -112,10 +112,12 @@ impl Cursor {
         self.have.dots.extend(intervals.iter().map(|(origin, _, upto)| (*origin, *upto)));
     }
 
-    /// The receiver has said that it has this; most often that is known.
-    pub(crate) fn move_to(&mut self, have: &VersionVector) {
+    /// The receiver has said that it has this, of the origins that count; most often that is known.
+    pub(crate) fn move_to(&mut self, have: &VersionVector, counts: impl Fn(PeerId) -> bool) {
         if self.have != *have {
-            self.have.clone_from(have);
+            self.have.dots.retain(|origin, _| !counts(*origin));
+            let said = have.dots.iter().filter(|(origin, _)| counts(**origin));
+            self.have.dots.extend(said.map(|(origin, counter)| (*origin, *counter)));
         }
         self.streamed.clear();
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Debug};
 
 use mesh_ipam::Family;
-use mesh_router::{PeerId, Register, Store, store::Entry};
+use mesh_router::{PeerId, Register, Store, member, store::Entry};
 
 use crate::host::Host;
 
@@ -17,10 +17,15 @@ pub(crate) fn differences(hosts: &[Host]) -> Option<String> {
     let first = members.next()?;
     let stays = hosts.iter().filter(|host| !(host.removed && host.stays_down));
     let present: BTreeSet<PeerId> = stays.map(|host| host.id).collect();
+    let described = first.node.router().members();
     for host in members {
         // What those said of themselves who left goes some time later, not everywhere at once.
-        let there = |origin: &PeerId| present.contains(origin);
-        let difference = store(first.node.router().members(), host.node.router().members(), there)
+        let describes = host.node.router().members();
+        let there = |origin: &PeerId| {
+            present.contains(origin)
+                && [described, describes].iter().any(|members| member::is_present(members, *origin))
+        };
+        let difference = store(described, describes, there)
             .or_else(|| store(first.node.ipam().store(), host.node.ipam().store(), |_| true))
             .or_else(|| store(first.node.zone().store(), host.node.zone().store(), there));
         if let Some(what) = difference {
