@@ -1,7 +1,8 @@
 //! The one binary codec, for the wire and for the disk.
 //!
 //! bincode 2 with variable-length integers. A frame's length is checked before it is decoded, a
-//! decoded value must use up its bytes, and the decoder may claim at most [`FRAME_BYTES_MAX`].
+//! decoded value must use up its bytes, and the decoder may claim eight times [`FRAME_BYTES_MAX`]: it
+//! counts each integer as long as it may be, and one byte may be a `u64`.
 //! Encodings are not canonical (a small integer may be written long), so bytes from outside are
 //! never compared or hashed in place of the value.
 
@@ -27,7 +28,7 @@ pub enum CodecError {
 }
 
 fn config() -> impl bincode::config::Config {
-    bincode::config::standard().with_limit::<FRAME_BYTES_MAX>()
+    bincode::config::standard().with_limit::<{ 8 * FRAME_BYTES_MAX }>()
 }
 
 /// Encodes a value.
@@ -135,5 +136,11 @@ mod tests {
             decode::<Vec<u8>>(&vec![0; FRAME_BYTES_MAX + 1]),
             Err(CodecError::TooLong(_))
         ));
+    }
+
+    #[test]
+    fn what_fits_into_a_frame_can_be_decoded() {
+        let small = vec![1_u64; FRAME_BYTES_MAX - 10];
+        assert_eq!(decode::<Vec<u64>>(&encode(&small)).unwrap(), small);
     }
 }

@@ -187,3 +187,133 @@ impl<R: Register> Store<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        codec::FRAME_BYTES_MAX,
+        store::{Cursor, ORIGINS_MAX, Others},
+    };
+
+    /// Notes by number, written by anybody; an empty one is waste, and number 0 is the base.
+    #[derive(Debug, Clone)]
+    struct Notes;
+
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    enum Note {
+        Text(Vec<u8>),
+        Base(Base),
+    }
+
+    impl Register for Notes {
+        type Key = u32;
+        type Value = Note;
+
+        const SINGLE_WRITER: bool = false;
+
+        fn validate(_: PeerId, _: &u32, _: &Note) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn base_key() -> Option<u32> {
+            Some(0)
+        }
+
+        fn base(value: &Note) -> Option<Base> {
+            if let Note::Base(base) = value { Some(*base) } else { None }
+        }
+
+        fn is_waste(value: &Note, _: &Base) -> bool {
+            *value == Note::Text(Vec::new())
+        }
+    }
+
+    fn peer(n: u8) -> PeerId {
+        PeerId::new([n; 16])
+    }
+
+    fn text(bytes: usize) -> Note {
+        Note::Text(vec![7; bytes])
+    }
+
+    fn put_forward(store: &mut Store<Notes>) {
+        let upto = store.clock();
+        store.write(0, Note::Base(Base { upto, decrees: 0 }));
+        store.mark_durable(store.own_counter());
+    }
+
+    /// Brings `to` up to date in parts; returns how many and the size of the largest.
+    fn sync(from: &Store<Notes>, to: &mut Store<Notes>, budget: Option<usize>) -> (usize, usize) {
+        let (mut cursor, mut largest) = (Cursor::at(to.announced()), 0);
+        for parts in 0.. {
+            let delta = match budget {
+                Some(budget) => from.delta_cut(&cursor, |_| true, budget),
+                None => from.delta(&cursor, |_| true, 1),
+            };
+            if delta.bytes.is_empty() {
+                return (parts, largest);
+            }
+            largest = largest.max(delta.bytes.len());
+            assert_eq!(to.apply(&delta.bytes), Ok(true));
+            cursor = delta.cursor;
+        }
+        unreachable!("the loop ends by itself")
+    }
+
+    #[test]
+    fn who_lacks_the_base_keeps_what_there_is_and_drops_the_rest_however_it_is_cut() {
+        for budget in [1, 100, 10_000] {
+            let (mut one, mut other) = (Store::<Notes>::new(peer(1)), Store::new(peer(2)));
+            for key in 1..50 {
+                one.write(key, text(10));
+            }
+            one.mark_durable(49);
+            sync(&one, &mut other, Some(budget));
+            assert_eq!(other.len(), 49);
+            for key in 10..20 {
+                one.write(key, text(0));
+            }
+            put_forward(&mut one);
+            assert_eq!(one.len(), 40, "what is below the base and says nothing goes");
+            one.write(60, text(5));
+            one.mark_durable(one.own_counter());
+            let mut newcomer = Store::new(peer(3));
+            for (name, to) in [("who was away", &mut other), ("a newcomer", &mut newcomer)] {
+                let (parts, _) = sync(&one, to, Some(budget));
+                assert!(parts > 1 || budget > 1, "{name}: it came in one part");
+                assert_eq!(to.digest(), one.digest(), "{name}, parts of {budget}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_store_with_a_base_goes_in_frames() {
+        let id = |n: usize| {
+            let mut bytes = [9; 16];
+            bytes[..8].copy_from_slice(&(n as u64 * 7919).to_be_bytes());
+            PeerId::new(bytes)
+        };
+        // As many entries as a ring may have, so far apart that a counter takes five bytes.
+        let (origins, each, apart) = (ORIGINS_MAX - 2, 16, 100_000);
+        let run = |origin: usize| {
+            let entry = |n: usize| (n as u64 * apart + 1, (origin * each + n + 1) as u32, text(4));
+            let entries: Vec<_> = (0..each).map(entry).collect();
+            let upto = entries.last().unwrap().0;
+            Run { origin: id(origin), after: 0, upto, others: Others::Unsaid, entries }
+        };
+        let mut one = Store::<Notes>::new(peer(1));
+        for some in (0..origins).collect::<Vec<_>>().chunks(2000) {
+            let runs: Vec<_> = some.iter().map(|origin| run(*origin)).collect();
+            assert_eq!(one.apply(&crate::codec::encode(&runs)), Ok(true));
+        }
+        put_forward(&mut one);
+        one.write(u32::MAX, text(24));
+        one.mark_durable(one.own_counter());
+        let mut newcomer = Store::new(peer(2));
+        let (parts, largest) = sync(&one, &mut newcomer, None);
+        assert!(parts > 10, "{parts}");
+        assert!(largest <= FRAME_BYTES_MAX, "{largest} bytes");
+        assert_eq!(newcomer.digest(), one.digest());
+    }
+}

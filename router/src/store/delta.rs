@@ -20,6 +20,8 @@ pub const ENTRIES_PER_ORIGIN_MAX: usize = 1 << 18;
 
 /// The size of a delta while tests have deltas cut anywhere.
 const CUT_BYTES: usize = 60;
+/// What naming an entry costs: its counter's distance to the one before, below 2^32.
+const COUNTER_BYTES: usize = 5;
 /// What a run costs beside its entries: origin, interval and what it says of others.
 const RUN_HEAD_BYTES: usize = 24;
 
@@ -148,8 +150,16 @@ impl<R: Register> Store<R> {
         if R::SINGLE_WRITER {
             return self.delta_cut(since, wanted, if cuts { CUT_BYTES } else { budget });
         }
-        let part = if cuts { CUT_BYTES } else { budget.max(FRAME_BYTES_MAX / 2) };
+        let part = if cuts { CUT_BYTES } else { budget.max(self.part_bytes(since)) };
         self.delta_cut(since, |_| true, part)
+    }
+
+    /// How many bytes of entries a delta of all origins may hold: half a frame, or, for who lacks
+    /// the base, what the counters of all entries leave of a frame.
+    fn part_bytes(&self, since: &Cursor) -> usize {
+        let counters = self.len() * COUNTER_BYTES + self.vector.dots.len() * (RUN_HEAD_BYTES + 16);
+        let named = if self.is_below_base(&since.have) { counters } else { 0 };
+        (FRAME_BYTES_MAX / 2).min(FRAME_BYTES_MAX.saturating_sub(named))
     }
 
     /// As [`Store::delta`], but cut and filtered whatever the keys are: what a receiver of a very
