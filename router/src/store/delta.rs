@@ -20,6 +20,8 @@ pub const ENTRIES_PER_ORIGIN_MAX: usize = 1 << 18;
 
 /// The size of a delta while tests have deltas cut anywhere.
 const CUT_BYTES: usize = 60;
+/// Left in a frame for what goes around a delta.
+const HEAD_BYTES: usize = 32 * 1024;
 /// What naming an entry costs: its counter's distance to the one before, below 2^32.
 const COUNTER_BYTES: usize = 5;
 /// What a run costs beside its entries: origin, interval and what it says of others.
@@ -159,7 +161,7 @@ impl<R: Register> Store<R> {
     fn part_bytes(&self, since: &Cursor) -> usize {
         let counters = self.len() * COUNTER_BYTES + self.vector.dots.len() * (RUN_HEAD_BYTES + 16);
         let named = if self.is_below_base(&since.have) { counters } else { 0 };
-        (FRAME_BYTES_MAX / 2).min(FRAME_BYTES_MAX.saturating_sub(named))
+        (FRAME_BYTES_MAX / 2).min(FRAME_BYTES_MAX.saturating_sub(named + HEAD_BYTES))
     }
 
     /// As [`Store::delta`], but cut and filtered whatever the keys are: what a receiver of a very
