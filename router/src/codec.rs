@@ -1,8 +1,8 @@
 //! The one binary codec, for the wire and for the disk.
 //!
 //! bincode 2 with variable-length integers. A frame's length is checked before it is decoded, a
-//! decoded value must use up its bytes, and the decoder may claim eight times [`FRAME_BYTES_MAX`]: it
-//! counts each integer as long as it may be, and one byte may be a `u64`.
+//! decoded value must use up its bytes, and the decoder may claim eight times [`FRAME_BYTES_MAX`]:
+//! it counts each integer as long as it may be, and one byte may be a `u64`.
 //! Encodings are not canonical (a small integer may be written long), so bytes from outside are
 //! never compared or hashed in place of the value.
 

@@ -12,6 +12,9 @@ use clap::Parser;
 use mesh_router::Mutation;
 use mesh_simulations::{plot, report::Summary, run, scenario::Scenario};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs many nodes of a mesh in a made-up world and checks what must always hold.
 #[derive(Debug, Parser)]
 struct Arguments {
