@@ -44,7 +44,7 @@ fn file_above(path: &Path) -> PathBuf {
 /// Holds a state directory for this process, until dropped or until the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -78,7 +78,16 @@ impl Lock {
         if let Err(error) = note {
             tracing::debug!(%error, "cannot note the process id in {}", path.display());
         }
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Lock {
+    /// Closing the file is not enough while a child that is being started has it, too.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::debug!(%error, "cannot unlock the state directory");
+        }
     }
 }
 
