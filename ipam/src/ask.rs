@@ -185,6 +185,18 @@ impl Ipam {
         self.space.forget(address);
     }
 
+    /// Asks for no space any more, and gives none.
+    pub fn begin_leaving(&mut self) {
+        self.leaving = true;
+        self.space.asks.retain(|_, ask| ask.donor.is_some());
+    }
+
+    /// Whether somebody who was asked for space may still give some: whoever leaves waits for it,
+    /// or it would be nobody's.
+    pub fn may_be_given(&self) -> bool {
+        self.space.asks.values().any(|ask| ask.donor.is_some())
+    }
+
     /// Whom this host waits for, and since when.
     pub fn waiting_for(&self) -> Vec<Waiting> {
         let asks = self.space.asks.iter().filter(|(_, ask)| ask.answer.is_none());
@@ -261,6 +273,14 @@ impl Ipam {
 
     fn act(&mut self, wanted: Wanted, now: Time) {
         let Some(mut ask) = self.space.asks.remove(&wanted) else { return };
+        if self.leaving {
+            // What was granted is on its way; for nothing else is asked.
+            if ask.granted.is_some() {
+                ask.due = now + TRY;
+                self.space.asks.insert(wanted, ask);
+            }
+            return;
+        }
         let since = *ask.since.get_or_insert(now);
         let exact = matches!(wanted, Wanted::Exact(_));
         if ask.answer.is_some() || (exact && now.since(since) >= EXACT_PATIENCE) {

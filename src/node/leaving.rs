@@ -123,6 +123,9 @@ impl Node {
                         self.router.name_of(heir)
                     )
                 }
+                LeavingStage::Parting if self.ipam.may_be_given() => {
+                    "waiting for blocks that this host had asked for".to_owned()
+                }
                 LeavingStage::Parting | LeavingStage::Clearing { done: true } => {
                     "no peer could be reached to take our blocks over".to_owned()
                 }
@@ -182,6 +185,7 @@ impl Node {
         if let Some(leaving) = &mut self.leaving {
             leaving.stage = LeavingStage::Parting;
         }
+        self.ipam.begin_leaving();
         self.hand_over();
     }
 
@@ -192,6 +196,9 @@ impl Node {
     /// Gives all blocks to the reachable peer with the smallest id, of those that have some if
     /// there is one: it is known to others. Without any peer the mesh ends here.
     fn hand_over(&mut self) {
+        if self.ipam.may_be_given() {
+            return;
+        }
         let present = self.standing_members();
         let heirs = self.router.paths().keys().filter(|peer| present.contains(peer));
         let heir = heirs.copied().min_by_key(|peer| (!self.ipam.owns_anything(*peer), *peer));

@@ -105,9 +105,11 @@ impl Node {
         self.waiting_due = true;
         match codec::decode(payload) {
             // Who is still being told what it once wrote can give nothing away, nor who does not
-            // know yet that no link from before a restart holds an address. It is asked again.
+            // know yet that no link from before a restart holds an address. It is asked again. Who
+            // has left wants nothing any more.
             Ok(PeerMessage::Space(SpaceMessage::Request(_)))
                 if self.recalling
+                    || member::info(self.router.members(), from).is_some_and(|info| info.left)
                     || !(self.programmed || mutation::on(Mutation::ServeUnprogrammed))
                     || self.is_doubtful() => {}
             Ok(PeerMessage::Space(message)) => self.ipam.handle_message(from, message, self.now),
