@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use mesh_router::{
     PeerId, Store,
-    store::{Change, RunError},
+    store::{Change, Return, RunError},
 };
 
 use crate::{
@@ -233,10 +233,10 @@ impl Zone {
         count
     }
 
-    /// Drops all names of a host that will not come back; returns what that means for the resolver.
-    pub fn drop_origin(&mut self, origin: PeerId) -> Vec<ZoneChange> {
+    /// Drops all names of a host; returns what that means for the resolver.
+    pub fn drop_origin(&mut self, origin: PeerId, returns: Return) -> Vec<ZoneChange> {
         let keys: Vec<RecordKey> = self.store.keys_of(origin).cloned().collect();
-        self.store.drop_origin(origin);
+        self.store.drop_origin(origin, returns);
         let shown = keys.into_iter().filter(|key| !key.holder.is_empty());
         let unset = shown.map(|RecordKey { origin, holder, name }| ZoneChange::Unset {
             origin,

@@ -36,7 +36,7 @@ mod recall;
 
 pub use base::Base;
 pub use delta::{Cursor, Delta, ENTRIES_PER_ORIGIN_MAX, ORIGINS_MAX, Others, Run, RunError};
-pub use gone::GONE_MAX;
+pub use gone::{GONE_MAX, Return};
 
 /// A write: who made it, and its number on that peer's Lamport clock.
 pub type Dot = crdts::Dot<PeerId>;

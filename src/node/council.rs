@@ -7,7 +7,7 @@ use mesh_ipam::{
     Block,
     council::{Surroundings, WishId, WishState, message::CouncilMessage},
 };
-use mesh_router::{PeerId, Time, dialer::Callee, member};
+use mesh_router::{PeerId, Time, dialer::Callee, member, store::Return};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -255,7 +255,7 @@ impl Node {
         let removed = known.filter(|peer| self.ipam.is_removed(*peer) && *peer != self.config.me);
         for peer in removed.collect::<Vec<_>>() {
             if self.router.link_to(peer).is_none() {
-                self.forget_peer(peer);
+                self.forget_peer(peer, Return::Perhaps);
             }
         }
     }

@@ -12,7 +12,7 @@ use mesh_ipam::{
     Promise, SpaceMessage,
     council::{DECREE, message::CouncilMessage},
 };
-use mesh_router::{Kind, Mutation, PeerId, Time, codec, member, mutation};
+use mesh_router::{Kind, Mutation, PeerId, Time, codec, member, mutation, store::Return};
 use serde::{Deserialize, Serialize};
 
 use super::{Node, event::Output};
@@ -254,15 +254,15 @@ impl Node {
             let since = *self.keeping.left.entry(peer).or_insert(self.now);
             let gone = self.router.link_to(peer).is_none() && self.now.since(since) >= LEFT_KEPT;
             if gone && self.router.known_by_all(peer, self.zone.store()) {
-                self.forget_peer(peer);
+                self.forget_peer(peer, Return::Never);
             }
         }
     }
 
-    /// Drops all that a peer said which will not come back: what it said of itself, and its names.
-    pub(super) fn forget_peer(&mut self, peer: PeerId) {
-        self.router.forget(peer, self.now);
-        let changes = self.zone.drop_origin(peer);
+    /// Drops all that a peer said: what it said of itself, and its names.
+    pub(super) fn forget_peer(&mut self, peer: PeerId, returns: Return) {
+        self.router.forget(peer, returns, self.now);
+        let changes = self.zone.drop_origin(peer, returns);
         self.outputs.extend(changes.into_iter().map(Output::Zone));
         self.keeping.promises.remove(&peer);
         self.away.remove(&peer);

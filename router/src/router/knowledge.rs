@@ -1,7 +1,7 @@
 //! What others are known to know, and what may therefore be dropped here.
 
 use super::Router;
-use crate::{Kind, PeerId, Time, neighbour::Neighbour, replica::Source};
+use crate::{Kind, PeerId, Time, neighbour::Neighbour, replica::Source, store::Return};
 
 impl Router {
     /// How far all linked peers have our own entries of a kind; `None` without links.
@@ -26,10 +26,10 @@ impl Router {
         self.neighbours.values().all(knows)
     }
 
-    /// Drops what a peer said of itself, which will not come back. Others say whom they reach by
-    /// whom they do not, so the paths are others without it.
-    pub fn forget(&mut self, peer: PeerId, now: Time) {
-        self.members.drop_origin(peer);
+    /// Drops what a peer said of itself. Others say whom they reach by whom they do not, so the
+    /// paths are others without it.
+    pub fn forget(&mut self, peer: PeerId, returns: Return, now: Time) {
+        self.members.drop_origin(peer, returns);
         self.links_changed(now);
     }
 }

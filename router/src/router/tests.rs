@@ -10,7 +10,7 @@ use crate::Kind;
 use crate::{
     frame::Digest,
     neighbour::{DELTA_BYTES, WINDOW_BYTES},
-    store::{Cursor, Register, Store, VersionVector},
+    store::{Cursor, Register, Return, Store, VersionVector},
 };
 
 /// Anything by number, written by one host each.
@@ -461,8 +461,8 @@ fn hosts_that_forget_who_left_at_different_times_ask_each_other_nothing() {
     world.cut(2, 3);
     world.run(secs(10));
     let now = world.now;
-    world.host(1).router.forget(peer(3), now);
-    world.host(1).zone.drop_origin(peer(3));
+    world.host(1).router.forget(peer(3), Return::Never, now);
+    world.host(1).zone.drop_origin(peer(3), Return::Never);
     let asked = |world: &World| [1, 2].map(|n| world.hosts[&n].router.pulls);
     let before = asked(&world);
     world.run(secs(20));

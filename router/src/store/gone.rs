@@ -55,14 +55,24 @@ impl Gone {
     }
 }
 
+/// Whether an origin that is dropped may write again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Return {
+    /// It has said that it leaves. What others still tell of it is left out; should it have written
+    /// on after all, it is taken in again.
+    Never,
+    /// It was removed, and may be back sooner than is known here: whatever is told of it is taken
+    /// in again.
+    Perhaps,
+}
+
 impl<R: Register> Store<R> {
-    /// Drops all of an origin that will not write any more. What others still tell of it is left
-    /// out; should it have written on after all, it is taken in again.
+    /// Drops all of an origin.
     ///
     /// # Panics
     /// For one's own origin, and when the register's keys have several writers: those who lag could
     /// then bring back what it had superseded.
-    pub fn drop_origin(&mut self, origin: PeerId) {
+    pub fn drop_origin(&mut self, origin: PeerId, returns: Return) {
         assert!(R::SINGLE_WRITER, "an origin whose keys others write, too, cannot be dropped");
         assert!(origin != self.me, "a host does not drop itself");
         let Some(counter) = self.vector.dots.remove(&origin) else { return };
@@ -73,7 +83,9 @@ impl<R: Register> Store<R> {
         }
         self.floors.remove(&origin);
         self.touched.insert(origin);
-        self.gone.insert(origin, counter);
+        if returns == Return::Never {
+            self.gone.insert(origin, counter);
+        }
         self.revision += 1;
     }
 }

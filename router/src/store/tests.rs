@@ -308,7 +308,7 @@ fn a_dropped_origin_is_gone_for_those_who_lag_and_comes_back_if_it_writes_on() {
     origin.mark_durable(origin.own_counter());
     sync(&origin, &mut first, usize::MAX);
 
-    first.drop_origin(peer(1));
+    first.drop_origin(peer(1), Return::Never);
     assert!(first.is_empty() && first.announced().is_empty());
     assert_eq!(first.drain_origins(), [(peer(1), 0, 0)], "nothing of it stays on disk");
     assert_eq!(first.apply(&late), Ok(true));
@@ -320,6 +320,11 @@ fn a_dropped_origin_is_gone_for_those_who_lag_and_comes_back_if_it_writes_on() {
     origin.mark_durable(origin.own_counter());
     sync(&origin, &mut first, usize::MAX);
     assert_eq!(entries(&first), entries(&origin));
+
+    first.drop_origin(peer(1), Return::Perhaps);
+    assert!(first.is_empty());
+    sync(&origin, &mut first, usize::MAX);
+    assert_eq!(entries(&first), entries(&origin), "it may come back as it was");
 }
 
 #[test]
@@ -336,7 +341,7 @@ fn so_many_dropped_origins_are_remembered_and_no_more() {
     };
     for n in 0..=GONE_MAX {
         assert_eq!(store.apply(&run(n)), Ok(true));
-        store.drop_origin(id(n));
+        store.drop_origin(id(n), Return::Never);
     }
     assert_eq!(store.apply(&run(1)), Ok(true));
     assert!(store.is_empty());

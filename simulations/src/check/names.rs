@@ -62,7 +62,8 @@ fn unresolved(host: &Host, promised: &Promised<'_>) -> Option<String> {
     let is_hidden = || host.node.zone().is_hidden(origin.id);
     if origin.stays_down {
         let text = format!("h{} shows the names of h{}, which is down", host.index, origin.index);
-        return (!is_hidden()).then_some(text);
+        let known = host.node.zone().records().any(|(key, _)| key.origin == origin.id);
+        return (known && !is_hidden()).then_some(text);
     }
     let answer = promised.query.as_ref().map(|query| answer(&host.table, query));
     let answer = answer.unwrap_or_default();
