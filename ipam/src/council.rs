@@ -76,6 +76,8 @@ pub enum Upheaval {
     Removed,
     /// It had heard more of a removed host than those who removed it.
     Tainted(PeerId),
+    /// So many hosts were removed since that it is forgotten whether it was one of them.
+    Forgotten,
 }
 
 /// This host's part in the council.
@@ -227,7 +229,11 @@ impl Ipam {
             self.council.upheaval = Some(Upheaval::Removed);
             return;
         }
-        let first = RingKey::Removed(PeerId::new([0; 16]));
+        if self.epoch().forgotten > fence {
+            self.council.upheaval = Some(Upheaval::Forgotten);
+            return;
+        }
+        let first = RingKey::Removed(DECREE);
         for (key, entry) in self.ring.range(first..) {
             let (
                 RingKey::Removed(peer),

@@ -97,6 +97,9 @@ pub struct Epoch {
     /// The number of the newest decree that removed a peer. Who does not know it yet is not
     /// listened to about the ring.
     pub fence: u64,
+    /// Up to this decree it is not remembered whom decrees removed. Who has missed one of them
+    /// cannot know any more whether it was removed itself.
+    pub forgotten: u64,
     /// How long a host may be away before its blocks may be taken from it without a person's
     /// order, in seconds; zero for never.
     pub lease_seconds: u32,
@@ -149,7 +152,12 @@ impl Register for RingRegister {
                 }
                 Ok(())
             }
-            (RingKey::Epoch, RingValue::Epoch(epoch)) => check_epoch(epoch.number),
+            (RingKey::Epoch, RingValue::Epoch(epoch)) => {
+                if epoch.fence > epoch.number || epoch.forgotten > epoch.fence {
+                    return Err("what is remembered of removals cannot be".to_owned());
+                }
+                check_epoch(epoch.number)
+            }
             (RingKey::Elector(_), RingValue::Elector { epoch, .. })
             | (RingKey::Removed(_), RingValue::Removed { epoch, .. }) => check_epoch(*epoch),
             (RingKey::Removed(peer), RingValue::Returned { epoch, .. }) => {
@@ -188,7 +196,7 @@ impl Register for RingRegister {
         if let RingValue::Base(base) = value { Some(*base) } else { None }
     }
 
-    /// A seat that was given up, a return, or a retired entry whose block around it is known, and
+    /// A removal that is forgotten, a seat that was given up, a return, or a retired entry whose block around it is known, and
     /// with an epoch that is known there, too, so that nobody writes with a lesser one when the
     /// entry is gone.
     fn is_waste(value: &RingValue, base: &Base) -> bool {
@@ -198,6 +206,7 @@ impl Register for RingRegister {
             }
             RingValue::Elector { seated, .. } => !seated,
             RingValue::Returned { .. } => true,
+            RingValue::Removed { epoch, .. } => *epoch <= base.forgotten,
             _ => false,
         }
     }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     block::Block,
+    council::DECREE,
     ipam::Ipam,
     ring::{RingKey, RingValue},
     view::Owner,
@@ -57,7 +58,7 @@ impl Ipam {
             return None;
         }
         let clock = self.ring.clock();
-        if self.ring.gain(&Base { upto: clock, decrees: clock }) == 0 {
+        if self.ring.gain(&self.base_at(clock, clock)) == 0 {
             return None;
         }
         let owners = self.view.space.values().flat_map(BTreeMap::keys);
@@ -76,13 +77,17 @@ impl Ipam {
                 _ => return false,
             }
         }
-        let base = Base { upto, decrees: self.ring.seen(PeerId::new([0; 16])) };
+        let base = self.base_at(upto, self.ring.seen(DECREE));
         if upto <= self.ring.base().upto || self.ring.gain(&base) == 0 {
             return false;
         }
         self.ring.write(RingKey::Base, RingValue::Base(base));
         self.refresh();
         true
+    }
+
+    fn base_at(&self, upto: u64, decrees: u64) -> Base {
+        Base { upto, decrees, forgotten: self.epoch().forgotten }
     }
 
     /// Makes this host's entries as few as they can be, some at a time. Returns whether anything

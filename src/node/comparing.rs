@@ -26,6 +26,11 @@ impl Node {
                 "this host was removed from the mesh while it was away: its blocks are others' now"
                     .to_owned()
             }
+            Upheaval::Forgotten => {
+                "so many hosts were removed while this one was away that it may be \
+                                    one of them"
+                    .to_owned()
+            }
             Upheaval::Tainted(peer) => format!(
                 "this host heard things of {} that were not known when it was removed",
                 self.router.name_of(peer)

@@ -19,6 +19,8 @@ pub const DECREE: PeerId = PeerId::new([0; 16]);
 /// Writes of one decree. Chosen: about 300 KiB, a third of a frame. A host with more fragments is
 /// removed in several.
 const WRITES_MAX: usize = 8192;
+/// Removed hosts that are remembered. Chosen: years of machines that die, and 10 KiB.
+const REMOVALS_MAX: usize = 256;
 /// How far a forced decree's number is beyond the last, so that it beats whatever another side of
 /// a cut decided meanwhile.
 const FORCE_JUMP: u64 = 1 << 16;
@@ -107,10 +109,22 @@ impl Ipam {
             draft.write(RingKey::Elector(*peer), seat);
         }
         let fence = if change.removed.is_empty() { old.fence } else { number };
+        let forgotten = old.forgotten.max(self.beyond_memory());
         let lease_seconds = change.lease_seconds.unwrap_or(old.lease_seconds);
-        draft.write(RingKey::Epoch, RingValue::Epoch(Epoch { number, fence, lease_seconds }));
+        let epoch = Epoch { number, fence, forgotten, lease_seconds };
+        draft.write(RingKey::Epoch, RingValue::Epoch(epoch));
         let after = self.ring.vector().get(&DECREE);
         Decree { after, base: clock, writes: draft.writes }
+    }
+
+    /// The newest removal that need not be remembered any more; zero for none.
+    fn beyond_memory(&self) -> u64 {
+        let removals = self.ring.range(RingKey::Removed(DECREE)..).filter_map(|(_, entry)| {
+            if let RingValue::Removed { epoch, .. } = entry.value { Some(epoch) } else { None }
+        });
+        let mut removals: Vec<u64> = removals.collect();
+        removals.sort_unstable_by(|one, other| other.cmp(one));
+        removals.get(REMOVALS_MAX).copied().unwrap_or(0)
     }
 
     /// Every entry that names a removed peer names this host from then on.
@@ -161,7 +175,7 @@ impl Ipam {
     pub(crate) fn found_council(&mut self, lease_seconds: u32) {
         let me = self.me();
         self.ring.write(RingKey::Elector(me), RingValue::Elector { seated: true, epoch: 1 });
-        let epoch = Epoch { number: 1, fence: 0, lease_seconds };
+        let epoch = Epoch { number: 1, lease_seconds, ..Epoch::default() };
         self.ring.write(RingKey::Epoch, RingValue::Epoch(epoch));
     }
 }
@@ -223,7 +237,10 @@ fn merge_pairs(shared: &mut Vec<(Block, PeerId)>) {
 
 #[cfg(test)]
 mod tests {
+    use mesh_router::{Replica, store::Cursor};
+
     use super::*;
+    use crate::council::Upheaval;
 
     fn peer(n: u8) -> PeerId {
         PeerId::new([n; 16])
@@ -244,6 +261,57 @@ mod tests {
             let (least, most) =
                 (owners.iter().map(of).min().unwrap(), owners.iter().map(of).max().unwrap());
             assert!(least > 0 && most <= 2 * least, "{count}: {least}..{most}");
+        }
+    }
+
+    /// Brings a host up to date with another.
+    fn tell(from: &Ipam, to: &mut Ipam) {
+        let mut cursor = Cursor::at(to.store().announced());
+        loop {
+            let delta = from.delta(&cursor, &|_| true, 0);
+            if delta.bytes.is_empty() {
+                return;
+            }
+            assert!(to.apply(&delta.bytes).unwrap());
+            cursor = delta.cursor;
+        }
+    }
+
+    #[test]
+    fn old_removals_are_forgotten_and_who_missed_them_starts_over() {
+        let mut keeper = Ipam::new(peer(1));
+        keeper.found(&["10.32.0.0/12".parse().unwrap()]).unwrap();
+        let mut hosts = [(10, Some(Upheaval::Forgotten)), (200, None)]
+            .map(|(until, upheaval)| (until, Ipam::new(peer(until)), upheaval));
+        let rounds = u8::try_from(REMOVALS_MAX - 1).unwrap();
+        for n in 0..rounds {
+            let id = |kind: u8| PeerId::new([[n; 8], [kind; 8]].concat().try_into().unwrap());
+            let removed = BTreeSet::from([id(1), id(2)]);
+            let electors = keeper.electors();
+            let change = Change { removed, electors, ..Change::default() };
+            keeper.carry_out(&keeper.draft(&change));
+            let store = keeper.store_mut();
+            store.mark_durable(store.own_counter());
+            for (until, host, _) in &mut hosts {
+                if n < *until {
+                    tell(&keeper, host);
+                }
+            }
+        }
+        while keeper.advance_base(&BTreeMap::new()) {
+            let store = keeper.store_mut();
+            store.mark_durable(store.own_counter());
+            keeper.refresh();
+        }
+        let remembered = |ipam: &Ipam| {
+            ipam.store().iter().filter(|(key, _)| matches!(key, RingKey::Removed(_))).count()
+        };
+        assert!((REMOVALS_MAX..REMOVALS_MAX + 4).contains(&remembered(&keeper)));
+        for (until, host, upheaval) in &mut hosts {
+            assert_eq!(host.take_upheaval(), None);
+            tell(&keeper, host);
+            assert_eq!(remembered(host), remembered(&keeper));
+            assert_eq!(host.take_upheaval(), *upheaval, "knew {until} of {rounds} removals");
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Base {
     pub upto: u64,
     /// Of the nil one.
     pub decrees: u64,
+    /// What else the register measures its waste by: see [`Register::is_waste`].
+    pub forgotten: u64,
 }
 
 impl Base {
@@ -239,7 +241,7 @@ mod tests {
 
     fn put_forward(store: &mut Store<Notes>) {
         let upto = store.clock();
-        store.write(0, Note::Base(Base { upto, decrees: 0 }));
+        store.write(0, Note::Base(Base { upto, ..Base::default() }));
         store.mark_durable(store.own_counter());
     }
 

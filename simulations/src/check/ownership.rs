@@ -1,6 +1,6 @@
 //! At most one node believes itself the owner of an address, and in the end each address has one.
 
-use mesh_ipam::{Block, RingKey};
+use mesh_ipam::{Block, RingKey, RingValue};
 
 use super::Violation;
 use crate::host::Host;
@@ -70,7 +70,17 @@ pub(crate) fn covered(hosts: &[Host]) -> Result<(), Violation> {
     for range in first.node.ipam().ranges() {
         let owned: u128 = members().map(|host| host.node.ipam().owned_in(range, host.id)).sum();
         if owned != range.size() {
-            let text = format!("of {range} only {owned} of {} addresses are owned", range.size());
+            let there = |peer| members().any(|host| host.id == peer);
+            let all = first.node.ipam().store().iter();
+            let lost = all.filter(|(_, entry)| match entry.value {
+                RingValue::Owned { owner, .. } => !there(owner),
+                _ => false,
+            });
+            let lost: String = lost.map(|entry| format!(" {entry:?}")).collect();
+            let text = format!(
+                "of {range} only {owned} of {} addresses are owned; others':{lost}",
+                range.size()
+            );
             return Err(Violation::new("ownership", text));
         }
     }
