@@ -170,8 +170,13 @@ fn allocations() {
     }
 }
 
-/// What the work returns is dropped when it was timed.
+/// What the work returns is dropped when it was timed. An argument leaves out all figures whose
+/// names do not contain it.
 fn figure<T>(name: &str, per: u32, mut work: impl FnMut() -> T) {
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    if wanted.is_some_and(|wanted| !name.contains(&wanted)) {
+        return;
+    }
     let mut rounds: Vec<u128> = (0..ROUNDS)
         .map(|_| {
             let begin = Instant::now();

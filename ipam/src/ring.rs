@@ -196,9 +196,9 @@ impl Register for RingRegister {
         if let RingValue::Base(base) = value { Some(*base) } else { None }
     }
 
-    /// A removal that is forgotten, a seat that was given up, a return, or a retired entry whose block around it is known, and
-    /// with an epoch that is known there, too, so that nobody writes with a lesser one when the
-    /// entry is gone.
+    /// A removal that is forgotten, a seat that was given up, a return, or a retired entry whose
+    /// block around it is known, and with an epoch that is known there, too, so that nobody writes
+    /// with a lesser one when the entry is gone.
     fn is_waste(value: &RingValue, base: &Base) -> bool {
         match value {
             RingValue::Retired { at_least, epoch, .. } => {

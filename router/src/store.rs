@@ -32,6 +32,7 @@ use crate::{
 mod base;
 mod delta;
 mod gone;
+mod merge;
 mod recall;
 
 pub use base::Base;
