@@ -276,6 +276,7 @@ mod tests {
             for key in 10..20 {
                 one.write(key, text(0));
             }
+            one.write(40, text(3));
             put_forward(&mut one);
             assert_eq!(one.len(), 40, "what is below the base and says nothing goes");
             one.write(60, text(5));
@@ -287,6 +288,33 @@ mod tests {
                 assert_eq!(to.digest(), one.digest(), "{name}, parts of {budget}");
             }
         }
+    }
+
+    #[test]
+    fn nothing_is_dropped_before_what_took_its_place_has_come() {
+        let (mut one, mut other) = (Store::<Notes>::new(peer(1)), Store::new(peer(2)));
+        (1..9).for_each(|key| {
+            other.write(key, text(10));
+        });
+        other.mark_durable(8);
+        sync(&other, &mut one, Some(1000));
+        one.write(1, text(0));
+        put_forward(&mut one);
+        (2..9).for_each(|key| {
+            one.write(key, text(20));
+        });
+        one.mark_durable(one.own_counter());
+        let mut cursor = Cursor::at(other.announced());
+        loop {
+            let delta = one.delta_cut(&cursor, |_| true, 1);
+            if delta.bytes.is_empty() {
+                break;
+            }
+            assert_eq!(other.apply(&delta.bytes), Ok(true));
+            assert!((2..9).all(|key| other.get(&key).is_some()));
+            cursor = delta.cursor;
+        }
+        assert_eq!(other.digest(), one.digest());
     }
 
     #[test]

@@ -165,8 +165,8 @@ impl<R: Register> Store<R> {
     }
 
     /// As [`Store::delta`], but cut and filtered whatever the keys are: what a receiver of a very
-    /// large ring may see, and what its rules must survive. The base comes last, with what one must
-    /// have to take it, and what is to be dropped then.
+    /// large ring may see, and what its rules must survive. The base comes last, with all that its
+    /// writer wrote since, what one must have to take it, and what is to be dropped then.
     pub fn delta_cut(
         &self,
         since: &Cursor,
@@ -193,7 +193,9 @@ impl<R: Register> Store<R> {
                 delta.more = true;
                 break;
             }
-            let (run, bytes) = self.run(origin, seen, &mut delta.cursor, budget - size);
+            let whole_after = base.filter(|dot| dot.actor == origin).map(|dot| dot.counter);
+            let cut = (budget - size, whole_after);
+            let (run, bytes) = self.run((origin, seen), &mut delta.cursor, cut);
             size += bytes;
             delta.entries += run.entries.len();
             delta.more |= run.upto < seen;
@@ -272,13 +274,13 @@ impl<R: Register> Store<R> {
         self.news(since, told, self.origins(among)).map(interval).collect()
     }
 
-    /// One origin's next run for a receiver, and its size; moves the receiver's cursor.
+    /// One origin's next run for a receiver, and its size; moves the receiver's cursor. It is cut
+    /// where the budget ends, but not after the counter `whole_after`.
     fn run(
         &self,
-        origin: PeerId,
-        seen: u64,
+        (origin, seen): (PeerId, u64),
         cursor: &mut Cursor,
-        budget: usize,
+        (budget, whole_after): (usize, Option<u64>),
     ) -> (Run<R::Key, R::Value>, usize) {
         let floor = self.floors.get(&origin).copied().unwrap_or(0);
         let mut after = cursor.have.get(&origin);
@@ -291,7 +293,8 @@ impl<R: Register> Store<R> {
         let mut run = Run { origin, after, upto: seen, others, entries: Vec::new() };
         let mut size = RUN_HEAD_BYTES;
         for (counter, key, value) in self.told(origin, after, seen) {
-            if size >= budget && !run.entries.is_empty() {
+            let may_cut = whole_after.is_none_or(|last| counter <= last);
+            if size >= budget && !run.entries.is_empty() && may_cut {
                 run.upto = run.entries.last().map_or(after, |entry| entry.0);
                 break;
             }
