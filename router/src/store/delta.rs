@@ -80,7 +80,7 @@ pub enum RunError {
     /// The bytes are not a list of runs.
     #[error("undecodable delta: {0}")]
     Codec(String),
-    /// Counters out of order, out of the interval, or beyond [`COUNTER_MAX`].
+    /// Counters out of order, out of the interval, or beyond [`super::COUNTER_MAX`].
     #[error("run of {origin} has counters that cannot be")]
     Counters {
         /// Whose entries the run claims to hold.
