@@ -25,7 +25,7 @@ use crate::{
     view::Owner,
 };
 
-/// Ring entries beyond which no base is put forward: the whole ring has to fit into one delta.
+/// Ring entries beyond which no base is put forward: what goes with it has to fit into one frame.
 /// Chosen: 60 bytes each in half a frame.
 pub const WHOLE_ENTRIES_MAX: usize = 1 << 13;
 /// Blocks and entries that are tidied at once.

@@ -27,8 +27,7 @@ impl Node {
                     .to_owned()
             }
             Upheaval::Forgotten => {
-                "so many hosts were removed while this one was away that it may be \
-                                    one of them"
+                "nobody remembers whether this host was one of the many removed meanwhile"
                     .to_owned()
             }
             Upheaval::Tainted(peer) => format!(

@@ -420,3 +420,31 @@ fn peers_are_asked_before_an_address_that_rests_is_used_again() {
 fn holders(count: u64) -> Vec<crate::Holder> {
     (0..count).map(holder).collect()
 }
+
+#[test]
+fn whoever_leaves_waits_for_what_it_had_asked_for() {
+    let mut net = Net::new(3, &["10.32.0.0/12"]);
+    net.gossip();
+    let requests = net.messages(1);
+    assert!(!requests.is_empty(), "it asks before anybody wants an address");
+    assert!(!net.messages(2).is_empty());
+    net.hosts[1].begin_leaving();
+    net.hosts[2].begin_leaving();
+    assert!(net.hosts[1].may_be_given() && net.hosts[2].may_be_given());
+
+    for (to, request) in requests {
+        let (to, from) = (net.at(to), net.hosts[1].me());
+        net.hosts[to].handle_message(from, request, net.now);
+    }
+    net.settle();
+    assert!(!net.hosts[1].may_be_given());
+    assert!(!net.hosts[1].owned_blocks().is_empty(), "it came, and can be handed on");
+    net.hosts[1].give_all(peer(1)).unwrap();
+
+    net.now = net.now + Duration::from_secs(1);
+    assert!(net.messages(2).is_empty(), "nobody else is asked after one that is silent");
+    assert!(!net.hosts[2].may_be_given());
+    net.settle();
+    net.check();
+    assert_eq!(net.hosts[1].owned_by(peer(2)), 0);
+}
