@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mesh_router::{
     Mutation, PeerId, Replica, codec, mutation,
-    replica::Source,
+    replica::{Intervals, Source},
     store::{Cursor, Delta, RunError},
 };
 use serde::{Deserialize, Serialize};
@@ -31,13 +31,13 @@ impl Replica for Ipam {
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {
         let mut delta = self.store().delta(since, wanted, budget);
         if !delta.bytes.is_empty() {
-            let Epoch { number: decided, fence, .. } = self.epoch();
-            let head = Head { decided, fence, barring: self.barred(decided) };
-            let head = codec::encode(&head);
-            let length = u16::try_from(head.len()).expect("few are being removed at once");
-            delta.bytes = [&length.to_le_bytes()[..], &head, &delta.bytes].concat();
+            delta.bytes = self.with_head(&delta.bytes);
         }
         delta
+    }
+
+    fn delta_of(&self, lacking: &Intervals, budget: usize) -> Option<Vec<u8>> {
+        Some(self.with_head(&self.store().delta_of(lacking, budget)?))
     }
 
     fn apply(&mut self, bytes: &[u8]) -> Result<bool, RunError> {
@@ -51,5 +51,16 @@ impl Replica for Ipam {
             return Ok(false);
         }
         self.absorb_from(runs, &head)
+    }
+}
+
+impl Ipam {
+    /// A delta as others take it.
+    fn with_head(&self, runs: &[u8]) -> Vec<u8> {
+        let Epoch { number: decided, fence, .. } = self.epoch();
+        let head = Head { decided, fence, barring: self.barred(decided) };
+        let head = codec::encode(&head);
+        let length = u16::try_from(head.len()).expect("few are being removed at once");
+        [&length.to_le_bytes()[..], &head, runs].concat()
     }
 }

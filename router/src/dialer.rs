@@ -2,11 +2,7 @@
 //!
 //! It does not know why somebody is wanted; the router says who is, each time.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use rand::{Rng, RngExt};
 
@@ -16,6 +12,8 @@ use crate::{PeerId, Time, link::DialError};
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// The longest back-off to a peer that others reach: it is there, so a path may open any time.
 const BACKOFF_ALIVE_MAX: Duration = Duration::from_secs(2);
+/// So many of those in that time; where there are more, each has its turn more rarely.
+const ALIVE_PER_ROUND: u32 = 8;
 /// The longest back-off to somebody whom nobody reaches.
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 /// Back-off after a refusal: a wrong token does not become right by trying.
@@ -53,8 +51,8 @@ pub struct Call {
     /// Why the last one failed.
     pub error: Option<DialError>,
     attempts: u32,
-    /// How many endpoints there are to be tried in turn.
-    endpoints: u32,
+    /// Tried in turn; nobody is wanted there any more when there are none.
+    endpoints: Vec<SocketAddr>,
     at: Time,
     /// Others reach it.
     alive: bool,
@@ -64,67 +62,98 @@ pub struct Call {
 #[derive(Debug, Default)]
 pub struct Dialer {
     calls: BTreeMap<Callee, Call>,
+    /// How many are wanted whom others reach.
+    alive: u32,
+    /// When the next attempt is due.
+    next: Option<Time>,
 }
 
 impl Dialer {
-    /// The addresses to dial now. Whoever is not in `wanted` is forgotten, unless an attempt is
-    /// under way.
-    pub fn due(&mut self, wanted: &[Wanted], now: Time, rng: &mut impl Rng) -> Vec<SocketAddr> {
-        let can_be_dialled = |want: &&Wanted| !want.endpoints.is_empty();
-        let callees: BTreeSet<Callee> =
-            wanted.iter().filter(can_be_dialled).map(|want| want.callee).collect();
-        self.calls.retain(|callee, call| call.dialling.is_some() || callees.contains(callee));
-        let mut under_way: BTreeSet<SocketAddr> =
-            self.calls.values().filter_map(|call| call.dialling).collect();
-        let mut due = Vec::new();
-        for want in wanted.iter().filter(can_be_dialled) {
+    /// Who is wanted from now on. Whoever is not is forgotten, unless an attempt is under way.
+    pub fn review(&mut self, wanted: Vec<Wanted>, now: Time, rng: &mut impl Rng) {
+        let alive = wanted.iter().filter(|want| want.alive).count();
+        self.alive = u32::try_from(alive).unwrap_or(u32::MAX);
+        let alive_max = BACKOFF_ALIVE_MAX * self.crowd();
+        let mut before = std::mem::take(&mut self.calls);
+        for want in wanted.into_iter().filter(|want| !want.endpoints.is_empty()) {
             let first = if want.courteous { COURTESY } else { Duration::ZERO };
-            let call = self.calls.entry(want.callee).or_insert_with(|| Call {
+            let mut call = before.remove(&want.callee).unwrap_or_else(|| Call {
                 dialling: None,
                 error: None,
                 attempts: 0,
-                endpoints: 1,
+                endpoints: Vec::new(),
                 at: now + first + jitter(first, rng),
                 alive: want.alive,
             });
             if want.alive && !call.alive && !call.error.as_ref().is_some_and(DialError::is_refusal)
             {
-                call.at = call.at.min(now + BACKOFF_ALIVE_MAX);
+                call.at = call.at.min(now + alive_max);
             }
             call.alive = want.alive;
-            call.endpoints = u32::try_from(want.endpoints.len()).unwrap_or(u32::MAX);
-            if call.dialling.is_none() && call.at <= now {
-                let turn = call.attempts as usize % want.endpoints.len();
-                let endpoint = want.endpoints[turn];
-                call.dialling = Some(endpoint);
-                // Two callees at one address share the attempt: two links at once would come of it.
-                if under_way.insert(endpoint) {
-                    due.push(endpoint);
-                }
-            }
+            call.endpoints = want.endpoints;
+            self.calls.insert(want.callee, call);
         }
+        let under_way = before.into_iter().filter(|(_, call)| call.dialling.is_some());
+        self.calls.extend(
+            under_way.map(|(callee, call)| (callee, Call { endpoints: Vec::new(), ..call })),
+        );
+        self.look_ahead();
+    }
+
+    /// The addresses to dial now.
+    pub fn due(&mut self, now: Time) -> Vec<SocketAddr> {
+        if self.next.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        let is_due =
+            |call: &Call| call.dialling.is_none() && call.at <= now && !call.endpoints.is_empty();
+        let mut due = Vec::new();
+        let callees: Vec<Callee> =
+            self.calls.iter().filter(|(_, call)| is_due(call)).map(|(callee, _)| *callee).collect();
+        for callee in callees {
+            let call = &self.calls[&callee];
+            let endpoint = call.endpoints[call.attempts as usize % call.endpoints.len()];
+            // Two callees at one address share the attempt: two links at once would come of it.
+            if !self.calls.values().any(|other| other.dialling == Some(endpoint)) {
+                due.push(endpoint);
+            }
+            self.calls.entry(callee).and_modify(|call| call.dialling = Some(endpoint));
+        }
+        self.look_ahead();
         due
+    }
+
+    /// How many times as long back-offs are to peers that others reach.
+    fn crowd(&self) -> u32 {
+        self.alive.div_ceil(ALIVE_PER_ROUND).max(1)
     }
 
     /// An attempt gave no link.
     pub fn failed(&mut self, target: SocketAddr, error: DialError, now: Time, rng: &mut impl Rng) {
+        let crowd = self.crowd();
         for call in self.calls.values_mut().filter(|call| call.dialling == Some(target)) {
             call.dialling = None;
             call.attempts = call.attempts.saturating_add(1);
             // The next endpoint is tried at once, whatever this one said: an address may be right
             // in one network and somebody else's in another. The back-off is between rounds.
-            let rounds = call.attempts / call.endpoints;
-            let span = if call.attempts % call.endpoints != 0 {
+            let endpoints = u32::try_from(call.endpoints.len()).unwrap_or(u32::MAX).max(1);
+            let rounds = call.attempts / endpoints;
+            let span = if call.attempts % endpoints != 0 {
                 BACKOFF_MIN
             } else if error.is_refusal() {
                 BACKOFF_REFUSED
             } else {
-                let most = if call.alive { BACKOFF_ALIVE_MAX } else { BACKOFF_MAX };
-                (BACKOFF_MIN * (1 << rounds.min(8))).min(most)
+                let (least, most) = match call.alive {
+                    true => (BACKOFF_MIN * crowd, BACKOFF_ALIVE_MAX * crowd),
+                    false => (BACKOFF_MIN, BACKOFF_MAX),
+                };
+                (least * (1 << rounds.min(8))).min(most)
             };
             call.at = now + span / 2 + jitter(span / 2, rng);
             call.error = Some(error.clone());
         }
+        self.calls.retain(|_, call| call.dialling.is_some() || !call.endpoints.is_empty());
+        self.look_ahead();
     }
 
     /// An attempt gave a link, to this peer. Whoever else was expected there is tried again later:
@@ -148,11 +177,17 @@ impl Dialer {
         if let Some(call) = self.calls.get_mut(&callee) {
             call.at = Time::ZERO;
         }
+        self.look_ahead();
     }
 
     /// When the next attempt is due.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.calls.values().filter(|call| call.dialling.is_none()).map(|call| call.at).min()
+        self.next
+    }
+
+    fn look_ahead(&mut self) {
+        let idle = |call: &&Call| call.dialling.is_none() && !call.endpoints.is_empty();
+        self.next = self.calls.values().filter(idle).map(|call| call.at).min();
     }
 }
 
@@ -177,7 +212,8 @@ mod tests {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
         let (mut dialer, mut now, mut made) = (Dialer::default(), Time::ZERO, Vec::new());
         while now < Time::ZERO + span {
-            for target in dialer.due(&wanted(alive), now, &mut rng) {
+            dialer.review(wanted(alive), now, &mut rng);
+            for target in dialer.due(now) {
                 made.push(now.since(Time::ZERO).as_secs_f64());
                 dialer.failed(target, error.clone(), now, &mut rng);
             }
@@ -216,7 +252,8 @@ mod tests {
             ..both[0].clone()
         });
         let mut dialer = Dialer::default();
-        assert_eq!(dialer.due(&both, Time::ZERO, &mut rng), [target]);
+        dialer.review(both.clone(), Time::ZERO, &mut rng);
+        assert_eq!(dialer.due(Time::ZERO), [target]);
         dialer.failed(target, DialError::WrongSecret, Time::ZERO, &mut rng);
         assert!(both.iter().all(|want| dialer.call(want.callee).unwrap().error.is_some()));
     }

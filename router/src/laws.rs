@@ -3,7 +3,8 @@
 //! Three replicas make a random history of writes and exchanges; then merge has to be commutative,
 //! associative and idempotent, a delta has to equal the full state however it is cut and in any
 //! order its origins come, and a restored store has to equal the one it was read from. After a
-//! history with cut deltas all replicas have to agree once they have exchanged everything.
+//! history with cut deltas all replicas have to agree once they have exchanged everything. And what
+//! a store says of its changes has to be all that changed.
 //!
 //! Not part of it: collecting tombstones, since what was collected is known by its absence. And
 //! in the midst of a cut delta merge is not commutative: a receiver may have got past an entry that
@@ -91,6 +92,7 @@ fn history<R: Register>(
         (1..=REPLICAS).map(|number| Store::new(PeerId::new([number; 16]))).collect();
     for _ in 0..STEPS {
         let at = rng.random_range(0..replicas.len());
+        let before = (replicas[at].revision(), replicas[at].announced());
         if rng.random() {
             if let Some((key, value)) = write(rng, &replicas[at]) {
                 let dot = replicas[at].write(key, value);
@@ -101,8 +103,23 @@ fn history<R: Register>(
             let budget = if !cut || rng.random() { usize::MAX } else { rng.random_range(1..200) };
             let since = Cursor::at(replicas[at].announced());
             let bytes = replicas[from].delta(&since, |_| true, budget).bytes;
+            if let Some(lacking) = replicas[from].lacking(&since, |_| true, None)
+                && !lacking.is_empty()
+                && let Some(same) = replicas[from].delta_of(&lacking, budget / 2)
+            {
+                assert_eq!(same, bytes, "what is lacking, told without looking at the rest");
+            }
             take(&mut replicas[at], &bytes);
         }
+        let (revision, mut followed) = before;
+        let moved = replicas[at].moved_since(revision).expect("a few revisions are remembered");
+        for origin in moved.chain([replicas[at].me()]) {
+            match replicas[at].announced_of(origin) {
+                0 => followed.dots.remove(&origin),
+                counter => followed.dots.insert(origin, counter),
+            };
+        }
+        assert_eq!(followed, replicas[at].announced(), "what has moved is said");
     }
     replicas
 }

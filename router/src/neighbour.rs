@@ -59,8 +59,6 @@ pub(crate) struct Neighbour {
     pub(crate) up: LinkUp,
     /// When a byte last came.
     pub(crate) heard: Time,
-    /// When the next heartbeat is due.
-    pub(crate) beat_at: Time,
     /// Bytes given to the link that have not left yet.
     pub(crate) in_flight: usize,
     /// Heartbeats in a row whose digest was not ours.
@@ -75,6 +73,8 @@ pub(crate) struct Neighbour {
     cursors: [Cursor; Kind::COUNT],
     /// When it was last looked at it may have lacked something that there was already.
     pub(crate) behind: bool,
+    /// It lacks something of the ring, as far as is known, that its writers have told it.
+    held_back: bool,
 }
 
 impl Neighbour {
@@ -82,7 +82,6 @@ impl Neighbour {
         Self {
             up,
             heard: now,
-            beat_at: now + HEARTBEAT,
             in_flight: 0,
             mismatches: 0,
             greeted: false,
@@ -90,6 +89,7 @@ impl Neighbour {
             complete_at: None,
             cursors: Default::default(),
             behind: true,
+            held_back: false,
         }
     }
 
@@ -123,12 +123,12 @@ impl Neighbour {
         }
     }
 
-    /// It sent entries: it has what it sent. (The vectors inside are not looked at here; what we
-    /// have learned from it we never send back, because `cursor` follows what we then have of it.)
-    pub(crate) fn has(&mut self, kind: Kind, before: &VersionVector, after: &VersionVector) {
+    /// It sent entries: it has what has grown here by them. (What we have learned from it we never
+    /// send back.)
+    pub(crate) fn has(&mut self, kind: Kind, grown: &Intervals) {
         let cursor = &mut self.cursors[kind as usize];
-        for (origin, counter) in &after.dots {
-            if *counter > before.get(origin) && *counter > cursor.have.get(origin) {
+        for (origin, _, counter) in grown {
+            if *counter > cursor.have.get(origin) {
                 cursor.have.dots.insert(*origin, *counter);
             }
         }
@@ -156,17 +156,19 @@ impl Neighbour {
         let serving = self.serving.is_some();
         // Our own entries go to everybody. Those of others go to who asked, and to who has no link
         // to their origin and so cannot have them from there, or whose origin is gone.
-        // (The ring goes whole: see the store.)
+        // (The ring goes whole or not at all: see the store.)
         let wanted = |origin: PeerId| {
             let there = || member::is_present(members, origin);
             let told = || there() && topology::linked(members, origin, peer);
             origin == me || serving || (origin != peer && !told())
         };
         for kind in Kind::ALL {
-            let among = (!self.behind).then_some(&fresh[kind as usize][..]);
+            let mut among = (!self.behind).then_some(&fresh[kind as usize][..]);
             if among.is_some_and(<[_]>::is_empty) {
                 continue;
             }
+            // What was held back goes with whatever is sent.
+            among = among.filter(|_| !(kind == Kind::Ring && self.held_back));
             let replica: &dyn Replica = match kind {
                 Kind::Members => members,
                 Kind::Ring => &*replicas.ring,
@@ -177,11 +179,26 @@ impl Neighbour {
             if lacking.as_ref().is_some_and(Vec::is_empty) {
                 continue;
             }
+            if kind == Kind::Ring {
+                let unwanted = |(origin, ..): &(PeerId, u64, u64)| !wanted(*origin);
+                self.held_back = lacking.as_ref().is_some_and(|all| all.iter().all(unwanted));
+                if self.held_back {
+                    continue;
+                }
+            }
             if let (Some(lacking), Some((same, frame))) = (&lacking, &*made)
                 && lacking == same
             {
                 cursor.pass(lacking);
                 return Some(frame.clone());
+            }
+            // Most often it is little, and then costs what is told, not what there is.
+            let told = lacking.as_ref().and_then(|all| replica.delta_of(all, DELTA_BYTES));
+            if let (Some(lacking), Some(bytes)) = (&lacking, told) {
+                cursor.pass(lacking);
+                let frame = Frame::Delta { kind, bytes }.encode();
+                *made = Some((lacking.clone(), frame.clone()));
+                return Some(frame);
             }
             let delta = replica.delta(cursor, &wanted, DELTA_BYTES);
             if !delta.bytes.is_empty() {

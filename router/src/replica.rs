@@ -32,6 +32,10 @@ pub type Intervals = Vec<(PeerId, u64, u64)>;
 pub trait Source {
     /// What may be told to others.
     fn announced(&self) -> VersionVector;
+    /// One origin's element of it, 0 for none.
+    fn announced_of(&self, origin: PeerId) -> u64;
+    /// The origins whose element may have changed since a revision, if that is known.
+    fn moved_since(&self, revision: u64) -> Option<Vec<PeerId>>;
     /// Changes whenever `announced` or a delta may have.
     fn revision(&self) -> u64;
     /// The counter of the newest own write that may be told.
@@ -47,6 +51,8 @@ pub trait Source {
     ) -> Option<Intervals>;
     /// What a receiver lacks.
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta;
+    /// The same of what [`Source::lacking`] said, unless it is more than the budget.
+    fn delta_of(&self, lacking: &Intervals, budget: usize) -> Option<Vec<u8>>;
 }
 
 /// One kind of replicated data as replication sees it.
@@ -56,6 +62,10 @@ pub trait Replica {
     /// What a receiver lacks, as [`Replica::apply`] takes it.
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {
         self.source().delta(since, wanted, budget)
+    }
+    /// The same of what [`Source::lacking`] said, unless it is more than the budget.
+    fn delta_of(&self, lacking: &Intervals, budget: usize) -> Option<Vec<u8>> {
+        self.source().delta_of(lacking, budget)
     }
     /// Takes a delta; says whether all of it could be taken.
     ///
@@ -67,6 +77,14 @@ pub trait Replica {
 impl<R: Register> Source for Store<R> {
     fn announced(&self) -> VersionVector {
         Self::announced(self)
+    }
+
+    fn announced_of(&self, origin: PeerId) -> u64 {
+        Self::announced_of(self, origin)
+    }
+
+    fn moved_since(&self, revision: u64) -> Option<Vec<PeerId>> {
+        Self::moved_since(self, revision).map(Iterator::collect)
     }
 
     fn revision(&self) -> u64 {
@@ -92,6 +110,10 @@ impl<R: Register> Source for Store<R> {
 
     fn delta(&self, since: &Cursor, wanted: &dyn Fn(PeerId) -> bool, budget: usize) -> Delta {
         Self::delta(self, since, wanted, budget)
+    }
+
+    fn delta_of(&self, lacking: &Intervals, budget: usize) -> Option<Vec<u8>> {
+        Self::delta_of(self, lacking, budget)
     }
 }
 

@@ -9,11 +9,12 @@
 
 mod dialling;
 mod knowledge;
+mod reach;
 mod replication;
 mod settling;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     time::Duration,
 };
@@ -26,10 +27,10 @@ use crate::{
     dialer::{Call, Callee, Dialer},
     frame::Frame,
     link::{DialError, LinkId, LinkUp},
-    member::{self, Info, MemberKey, MemberValue, Members, Reach},
+    member::{self, Info, MemberKey, MemberValue, Members},
     neighbour::{HEARTBEAT, Neighbour, Replicas, SILENCE_MAX, WINDOW_BYTES},
     told::Told,
-    topology::{self, Hop},
+    topology::Hop,
 };
 
 /// How often a routed message may be passed on. Chosen: no sane mesh is wider.
@@ -37,8 +38,6 @@ const HOPS_MAX: u8 = 16;
 /// Bytes on their way into a link beyond which routed messages are dropped: whoever sends them asks
 /// again. Chosen: four windows of replication.
 const ROUTED_BYTES_MAX: usize = 4 * WINDOW_BYTES;
-/// Own link changes are published this much later, so that a burst of them is one write.
-const REACH_DELAY: Duration = Duration::from_millis(100);
 /// How long after its link was lost a peer that others reach is still sent packets directly: a
 /// restart of its daemon is over by then, and its data plane never stopped.
 pub const RELAY_AFTER: Duration = Duration::from_millis(1500);
@@ -98,6 +97,8 @@ pub struct Router {
     /// Peers without a link: until when their packets are not yet sent over a relay; `None` once
     /// they may be.
     lost: BTreeMap<PeerId, Option<Time>>,
+    /// When the next of those begin: the caller must look again.
+    lost_at: Option<Time>,
     /// Addresses given by hand, with the peer that was found there.
     targets: BTreeMap<SocketAddr, Option<PeerId>>,
     dialer: Dialer,
@@ -106,6 +107,17 @@ pub struct Router {
     /// Something may have to be sent although no replica changed.
     pump_due: bool,
     paths: BTreeMap<PeerId, Hop>,
+    /// When the paths were derived.
+    paths_of: Time,
+    /// Others' links are others than those that the paths were derived from: when they are again.
+    paths_at: Option<Time>,
+    /// When all links get the next heartbeat.
+    beat_at: Time,
+    /// When what others wrote was last passed on, and when it is to be.
+    relayed: Time,
+    relay_at: Option<Time>,
+    /// Nothing is due before, unless `dial_review`.
+    quiet_until: Time,
     told: Told,
     /// From whom we are getting all that we lack, and until when at most.
     pulling: Option<(LinkId, Time)>,
@@ -122,6 +134,8 @@ pub struct Router {
     reach_at: Option<Time>,
     /// How often links or membership changed.
     generation: u64,
+    /// Members have described themselves otherwise since.
+    described: bool,
     effects: VecDeque<Effect>,
     rng: ChaCha8Rng,
 }
@@ -135,11 +149,18 @@ impl Router {
             neighbours: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             lost: BTreeMap::new(),
+            lost_at: None,
             targets: BTreeMap::new(),
             dialer: Dialer::default(),
             dial_review: true,
             pump_due: false,
             paths: BTreeMap::new(),
+            paths_of: Time::ZERO,
+            paths_at: None,
+            beat_at: Time::ZERO,
+            relayed: Time::ZERO,
+            relay_at: None,
+            quiet_until: Time::ZERO,
             told: Told::default(),
             pulling: None,
             pulls: 0,
@@ -149,6 +170,7 @@ impl Router {
             synced: true,
             reach_at: None,
             generation: 0,
+            described: false,
             effects: VecDeque::new(),
             rng: ChaCha8Rng::seed_from_u64(seed),
         }
@@ -258,6 +280,8 @@ impl Router {
         let (link, peer) = (up.link, up.peer);
         self.by_peer.insert(peer, link);
         self.neighbours.insert(link, Neighbour::new(up, now));
+        self.beat_at = self.beat_at.clamp(now, now + HEARTBEAT);
+        self.due_by(self.beat_at);
         let vectors = self.told.vectors(&self.members, replicas).clone();
         let hello = Frame::Hello { vectors };
         self.send(link, false, &hello);
@@ -281,13 +305,13 @@ impl Router {
     /// A target that was dialled gave no link.
     pub fn dial_failed(&mut self, target: SocketAddr, error: DialError, now: Time) {
         if error == DialError::Ourselves {
-            self.targets.remove(&target);
+            self.remove_target(target);
         }
         if error.is_refusal() && error != DialError::Ourselves {
             self.notice(true, format!("{target} refused us: {error}"));
         }
-        self.dial_review = true;
         self.dialer.failed(target, error, now, &mut self.rng);
+        self.due_by(now);
     }
 
     /// Bytes came, if not yet a whole frame.
@@ -326,31 +350,50 @@ impl Router {
 
     /// The time has passed: heartbeats, dead links, dialling, what was put off.
     pub fn timeout(&mut self, replicas: &Replicas<'_>, now: Time) {
+        if !self.dial_review && now < self.quiet_until {
+            return;
+        }
         self.drop_silent(now);
+        if self.paths_at.is_some_and(|at| at <= now) {
+            self.derive_paths(now);
+        }
         self.beat(replicas, now);
-        for until in self.lost.values_mut().filter(|until| until.is_some_and(|at| at <= now)) {
-            *until = None;
+        if self.relay_at.is_some_and(|at| at <= now) {
+            (self.relay_at, self.pump_due) = (None, true);
+        }
+        if self.lost_at.is_some_and(|at| at <= now) {
+            let waits = |until: &&mut Option<Time>| until.is_some_and(|at| at <= now);
+            self.lost.values_mut().filter(waits).for_each(|until| *until = None);
+            self.lost_at = self.lost.values().flatten().min().copied();
             self.generation += 1;
         }
         if self.reach_at.is_some_and(|at| at <= now) {
             self.reach_at = None;
             self.publish_reach();
         }
-        if self.dial_review || self.dialer.poll_timeout().is_some_and(|at| at <= now) {
-            self.dial_review = false;
-            let wanted = self.wanted();
-            for target in self.dialer.due(&wanted, now, &mut self.rng) {
-                self.effects.push_back(Effect::Dial(target));
-            }
+        if std::mem::take(&mut self.dial_review) {
+            self.dialer.review(self.wanted(), now, &mut self.rng);
         }
+        self.effects.extend(self.dialer.due(now).into_iter().map(Effect::Dial));
+        // What is heard from now on only puts something off.
+        self.quiet_until = self.next_due();
     }
 
     /// When [`Router::timeout`] should be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let links = self.neighbours.values().map(|n| n.beat_at.min(n.heard + SILENCE_MAX));
-        // When a lost peer's packets begin to take a relay, the caller must look again.
-        let lost = self.lost.values().flatten().copied();
-        links.chain(lost).chain(self.reach_at).chain(self.dialer.poll_timeout()).min()
+        (self.quiet_until < Time::MAX).then_some(self.quiet_until)
+    }
+
+    fn next_due(&self) -> Time {
+        let links = self.neighbours.values().map(|n| self.beat_at.min(n.heard + SILENCE_MAX));
+        let own = [self.reach_at, self.paths_at, self.lost_at, self.relay_at];
+        let own = own.into_iter().chain([self.dialer.poll_timeout()]);
+        links.chain(own.flatten()).min().unwrap_or(Time::MAX)
+    }
+
+    /// Something is due at this time.
+    fn due_by(&mut self, at: Time) {
+        self.quiet_until = self.quiet_until.min(at);
     }
 
     /// The next thing to do.
@@ -378,58 +421,15 @@ impl Router {
     }
 
     fn beat(&mut self, replicas: &Replicas<'_>, now: Time) {
-        let due: Vec<LinkId> = self
-            .neighbours
-            .iter()
-            .filter(|(_, neighbour)| neighbour.beat_at <= now)
-            .map(|(link, _)| *link)
-            .collect();
-        if due.is_empty() {
+        if self.beat_at > now || self.neighbours.is_empty() {
             return;
         }
+        self.beat_at = now + HEARTBEAT;
         let (_, digest) = self.told.with_digest(&self.members, replicas);
         let beat = Frame::Heartbeat { digest };
-        for link in due {
-            self.neighbour(link).beat_at = now + HEARTBEAT;
+        for link in self.neighbours.keys().copied().collect::<Vec<_>>() {
             self.send(link, false, &beat);
         }
-    }
-
-    fn publish_reach(&mut self) {
-        if !self.settled {
-            return;
-        }
-        let linked: BTreeSet<PeerId> = self.by_peer.keys().copied().collect();
-        let others = member::present(&self.members).map(|(peer, _)| peer);
-        let reach = Reach::of(&linked, others.filter(|peer| *peer != self.me));
-        if member::reach(&self.members, self.me) != Some(&reach) {
-            self.members.write(MemberKey::Reach(self.me), MemberValue::Reach(reach));
-        }
-    }
-
-    fn links_changed(&mut self, now: Time) {
-        self.members_changed(true, now);
-    }
-
-    /// Members describe themselves or their links otherwise, or this host's own links are others.
-    fn members_changed(&mut self, mut described: bool, now: Time) {
-        self.dial_review = true;
-        let links = self.by_peer.keys().copied().collect();
-        let paths = topology::paths(&self.members, self.me, &links);
-        described |= paths != self.paths;
-        self.paths = paths;
-        // Whoever is known but was never linked counts as lost from the moment that it is known.
-        let others = member::present(&self.members).map(|(peer, _)| peer);
-        for peer in others.filter(|peer| *peer != self.me) {
-            if self.by_peer.contains_key(&peer) {
-                described |= self.lost.remove(&peer).is_some();
-            } else if let Entry::Vacant(lost) = self.lost.entry(peer) {
-                lost.insert(Some(now + RELAY_AFTER));
-                described = true;
-            }
-        }
-        self.generation += u64::from(described);
-        self.reach_at.get_or_insert(now + REACH_DELAY);
     }
 
     fn drop_link(&mut self, link: LinkId, now: Time) -> Option<PeerId> {

@@ -18,7 +18,7 @@
 //! [`Store::mark_durable`].
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::Debug,
 };
 
@@ -29,6 +29,7 @@ use crate::{
     mutation::{self, Mutation},
 };
 
+mod announced;
 mod base;
 mod delta;
 mod gone;
@@ -143,6 +144,8 @@ pub struct Store<R: Register> {
     recalls_everything: bool,
     /// How often it changed what may be told to others.
     revision: u64,
+    /// Whose counter may have changed at each of the last revisions.
+    moved: VecDeque<PeerId>,
     /// Origins of which nothing new is taken: see [`Store::set_bars`].
     bars: BTreeSet<PeerId>,
 }
@@ -180,6 +183,7 @@ impl<R: Register> Store<R> {
             recalled_from: 0,
             recalls_everything: false,
             revision: 0,
+            moved: VecDeque::new(),
             bars: BTreeSet::new(),
         }
     }
@@ -232,18 +236,6 @@ impl<R: Register> Store<R> {
         &self.vector
     }
 
-    /// What this replica may tell others it has: its own undurable writes are left out.
-    pub fn announced(&self) -> VersionVector {
-        let mut vector = self.vector.clone();
-        if self.durable < vector.get(&self.me) {
-            vector.dots.insert(self.me, self.durable);
-        }
-        if self.durable == 0 || self.is_forgotten(self.me, self.durable) {
-            vector.dots.remove(&self.me);
-        }
-        vector
-    }
-
     /// Writes a key as `me` and returns the write's dot. It is announced once it is durable.
     pub fn write(&mut self, key: R::Key, value: R::Value) -> Dot {
         let dot = Dot::new(self.me, self.clock + 1);
@@ -259,7 +251,7 @@ impl<R: Register> Store<R> {
         debug_assert!(counter <= self.vector.get(&self.me), "nothing can be durable unwritten");
         if counter > self.durable {
             self.durable = counter;
-            self.revision += 1;
+            self.moves(self.me);
         }
         if !self.superseded.is_empty() {
             let (me, durable, entries) = (self.me, self.durable, &self.entries);
@@ -277,11 +269,6 @@ impl<R: Register> Store<R> {
             }
         }
         self.settle_base();
-    }
-
-    /// Changes whenever [`Store::announced`] or a delta may have.
-    pub fn revision(&self) -> u64 {
-        self.revision
     }
 
     /// Own writes that are not durable failed and go to the disk again as one: what they superseded
@@ -445,7 +432,7 @@ impl<R: Register> Store<R> {
         if counter > self.seen(origin) {
             self.vector.dots.insert(origin, counter);
             self.clock = self.clock.max(counter);
-            self.revision += 1;
+            self.moves(origin);
             self.touched.insert(origin);
         }
     }

@@ -18,6 +18,8 @@ pub struct Time(u64);
 impl Time {
     /// The start of the clock.
     pub const ZERO: Self = Self(0);
+    /// Never.
+    pub const MAX: Self = Self(u64::MAX);
 
     /// Makes a time of microseconds since the start.
     pub const fn from_micros(micros: u64) -> Self {

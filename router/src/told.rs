@@ -1,8 +1,12 @@
-//! What this host may tell of all three kinds, kept so that it is made anew only when it changed:
-//! every heartbeat that comes or goes needs it.
+//! What this host may tell of all three kinds, kept so that only what changed is looked at: every
+//! frame that comes or goes needs it.
 
 use crate::{
-    PeerId, frame::Digest, member::Members, neighbour::Replicas, replica::Kind,
+    PeerId,
+    frame::Digest,
+    member::Members,
+    neighbour::Replicas,
+    replica::{Intervals, Kind},
     store::VersionVector,
 };
 
@@ -13,8 +17,10 @@ pub(crate) struct Told {
     revisions: [Option<u64>; Kind::COUNT],
     vectors: [VersionVector; Kind::COUNT],
     digest: Option<Digest>,
-    /// The vectors when the links were last looked at.
-    pumped: [VersionVector; Kind::COUNT],
+    /// The origins that have something new since the links were last looked at.
+    fresh: [Vec<PeerId>; Kind::COUNT],
+    /// One was there then that is there no more.
+    dropped: bool,
 }
 
 impl Told {
@@ -24,15 +30,67 @@ impl Told {
         members: &Members,
         replicas: &Replicas<'_>,
     ) -> &[VersionVector; Kind::COUNT] {
-        for (kind, source) in replicas.sources(members).into_iter().enumerate() {
-            let revision = Some(source.revision());
-            if self.revisions[kind] != revision {
-                self.revisions[kind] = revision;
-                self.vectors[kind] = source.announced();
-                self.digest = None;
-            }
+        for kind in Kind::ALL {
+            self.follow(kind, members, replicas);
         }
         &self.vectors
+    }
+
+    /// Catches up with one kind; returns what has grown, with the counters before and after.
+    pub(crate) fn follow(
+        &mut self,
+        kind: Kind,
+        members: &Members,
+        replicas: &Replicas<'_>,
+    ) -> Intervals {
+        let place = kind as usize;
+        let source = replicas.sources(members)[place];
+        let before = self.revisions[place].replace(source.revision());
+        if before == self.revisions[place] {
+            return Intervals::new();
+        }
+        self.digest = None;
+        let moved = before.and_then(|before| source.moved_since(before));
+        let vector = &mut self.vectors[place];
+        let moved = match moved {
+            Some(mut moved) => {
+                // What is told of one's own writes depends on others' as well.
+                moved.push(members.me());
+                moved
+            }
+            None => {
+                vector.dots.keys().copied().chain(source.announced().dots.into_keys()).collect()
+            }
+        };
+        let mut grown = Intervals::new();
+        for origin in moved {
+            let (before, after) = (vector.get(&origin), source.announced_of(origin));
+            if before == after {
+                continue;
+            }
+            if after == 0 {
+                vector.dots.remove(&origin);
+                self.dropped = true;
+                continue;
+            }
+            vector.dots.insert(origin, after);
+            self.fresh[place].push(origin);
+            if after > before {
+                grown.push((origin, before, after));
+            }
+        }
+        grown
+    }
+
+    /// Whether an origin has something new since [`Told::fresh`] was last asked for.
+    pub(crate) fn is_fresh(
+        &mut self,
+        origin: PeerId,
+        members: &Members,
+        replicas: &Replicas<'_>,
+    ) -> bool {
+        self.vectors(members, replicas);
+        self.fresh.iter().any(|fresh| fresh.contains(&origin))
     }
 
     /// Per kind the origins that have something new since this was last asked for; `None` when one
@@ -43,26 +101,12 @@ impl Told {
         replicas: &Replicas<'_>,
     ) -> Option<[Vec<PeerId>; Kind::COUNT]> {
         self.vectors(members, replicas);
-        let mut fresh: [Vec<PeerId>; Kind::COUNT] = Default::default();
-        let mut dropped = false;
-        for (kind, now) in self.vectors.iter().enumerate() {
-            let before = &self.pumped[kind];
-            if before == now {
-                continue;
-            }
-            let (mut old, mut new) = (before.dots.iter().peekable(), 0);
-            for (origin, counter) in &now.dots {
-                dropped |= old.next_if(|(known, _)| *known < origin).is_some();
-                let known = old.next_if(|(known, _)| *known == origin);
-                if known.is_none_or(|(_, known)| known != counter) {
-                    fresh[kind].push(*origin);
-                }
-                new += usize::from(known.is_none());
-            }
-            dropped |= before.dots.len() + new != now.dots.len();
-            self.pumped[kind].clone_from(now);
+        let mut fresh = std::mem::take(&mut self.fresh);
+        for origins in &mut fresh {
+            origins.sort_unstable();
+            origins.dedup();
         }
-        (!dropped).then_some(fresh)
+        (!std::mem::take(&mut self.dropped)).then_some(fresh)
     }
 
     /// The vectors as they are now, and their digest.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     PeerId,
-    member::{self, Members},
+    member::{self, Members, Reach},
 };
 
 /// How a peer is reached.
@@ -36,20 +36,24 @@ pub fn paths(members: &Members, me: PeerId, links: &BTreeSet<PeerId>) -> BTreeMa
         queue.push_back(peer);
     }
     // What is left to be found; in a full mesh nothing, so that this costs no square of the hosts.
-    let mut unseen: Vec<PeerId> = member::present(members)
+    let mut unseen: BTreeSet<PeerId> = member::present(members)
         .map(|(peer, _)| peer)
         .filter(|peer| *peer != me && !links.contains(peer))
         .collect();
     while let Some(near) = queue.pop_front().filter(|_| !unseen.is_empty()) {
         let Hop { via, hops } = paths[&near];
-        unseen.retain(|&far| {
-            let found = linked(members, near, far);
-            if found {
+        let claimed: Vec<PeerId> = match member::reach(members, near) {
+            Some(Reach::Only(few)) => few.intersection(&unseen).copied().collect(),
+            Some(Reach::AllBut(few)) => unseen.difference(few).copied().collect(),
+            None => Vec::new(),
+        };
+        for far in claimed {
+            if member::reach(members, far).is_some_and(|reach| reach.claims(near)) {
+                unseen.remove(&far);
                 paths.insert(far, Hop { via, hops: hops + 1 });
                 queue.push_back(far);
             }
-            !found
-        });
+        }
     }
     paths
 }
@@ -57,7 +61,7 @@ pub fn paths(members: &Members, me: PeerId, links: &BTreeSet<PeerId>) -> BTreeMa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::member::{Info, MemberKey, MemberValue, Reach};
+    use crate::member::{Info, MemberKey, MemberValue};
 
     fn peer(n: u8) -> PeerId {
         PeerId::new([n; 16])

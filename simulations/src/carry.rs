@@ -12,7 +12,7 @@ use crate::{
 /// First byte of a frame that is a delta.
 const DELTA: u8 = 4;
 /// Credits for sent bytes are given so often, in microseconds.
-const CREDIT_EVERY: u64 = 5_000;
+const CREDIT_EVERY: u64 = 20_000;
 
 impl World {
     pub(crate) fn dial(&mut self, host: usize, target: SocketAddr) {

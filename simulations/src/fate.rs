@@ -198,7 +198,7 @@ impl World {
         self.bereft = true;
         self.scrap_kernel(host);
         let (id, disk) = (self.hosts[from].id, self.hosts[from].disk.clone());
-        self.hosts[host].id = id;
+        (self.hosts[host].id, self.ids[host]) = (id, id);
         self.hosts[host].disk = disk;
         self.start_over(host);
     }

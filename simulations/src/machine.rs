@@ -264,6 +264,7 @@ impl World {
             Ok(mut new) => {
                 new.boot = boot + 1;
                 new.drift = self.hosts[host].drift;
+                self.ids[host] = new.id;
                 self.hosts[host] = new;
             }
             Err(error) => return self.fail(Violation::new("world", error)),

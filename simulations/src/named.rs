@@ -30,7 +30,7 @@ pub const AHEAD: [&str; 2] = ["clone", "recycle-dead"];
 /// from.
 pub const BEYOND: [&str; 3] = ["lossy", "bury", "relapse"];
 /// The names of scenarios that are about size; the number of hosts is the caller's.
-pub const LARGE: [&str; 2] = ["recycle", "large"];
+pub const LARGE: [&str; 3] = ["recycle", "large", "sparse"];
 
 impl Scenario {
     /// A scenario that is built in.
@@ -72,7 +72,7 @@ fn everyday(name: &str, all: Scenario, calm: Scenario) -> Option<Scenario> {
         "partition" => Scenario { partitions: 8, loss: 50, link_deaths: 8, ..calm },
         "crash" => Scenario { crashes: 12, disk_faults: 2, ..calm },
         "exhausted" => {
-            Scenario { ranges: ranges(&["10.32.0.0/26"]), operations_per_second: 8, ..all }
+            Scenario { ranges: ranges(&["10.32.0.0/26"]), operations_per_minute: 480, ..all }
         }
         "churn" => Scenario { leave: 700, recycle: 700, wipe: 500, ..all },
         "narrow" => Scenario { narrow: 1000, delay_max: 200, ..all },
@@ -86,7 +86,7 @@ fn harsh(name: &str, all: Scenario, calm: Scenario) -> Option<Scenario> {
     Some(match name {
         "tight" => Scenario {
             ranges: ranges(&["10.32.0.0/27"]),
-            operations_per_second: 8,
+            operations_per_minute: 480,
             crashes: 12,
             kernel_max: 400,
             disk_max: 150,
@@ -111,7 +111,7 @@ fn harsh(name: &str, all: Scenario, calm: Scenario) -> Option<Scenario> {
             link_deaths: 20,
             flaps: 3,
             claims: 300,
-            operations_per_second: 8,
+            operations_per_minute: 480,
             // Who is told its own past in pieces by several may believe too early that it knows it.
             leave: 0,
             wipe: 0,
@@ -134,7 +134,7 @@ fn ahead(name: &str, all: Scenario, calm: Scenario) -> Option<Scenario> {
             partitions: 12,
             loss: 0,
             ranges: ranges(&["10.32.0.0/27", "10.32.0.0/26"]),
-            operations_per_second: 8,
+            operations_per_minute: 480,
             ..calm
         },
         // Who is set back to an old image is told what it wrote by those who know only part of it.
@@ -153,21 +153,33 @@ fn ahead(name: &str, all: Scenario, calm: Scenario) -> Option<Scenario> {
         "recycle" => Scenario {
             recycles: 400,
             trouble_seconds: 400,
-            operations_per_second: 1,
+            operations_per_minute: 60,
             ranges: ranges(&["10.32.0.0/16"]),
             ..calm
         },
         "recycle-dead" => Scenario {
             recycles: 400,
             trouble_seconds: 400,
-            operations_per_second: 1,
+            operations_per_minute: 60,
             orderly: 500,
             ranges: ranges(&["10.32.0.0/16"]),
             ..calm
         },
+        // Each host has links to some only, and others pass on: a full mesh of so many needs more
+        // memory than a machine has.
+        "sparse" => Scenario {
+            ranges: ranges(&["10.32.0.0/12"]),
+            operations_per_minute: 6,
+            reaches: 6,
+            crashes: 10,
+            partitions: 2,
+            flaps: 2,
+            heal_seconds: 120,
+            ..calm
+        },
         "large" => Scenario {
             ranges: ranges(&["10.32.0.0/12"]),
-            operations_per_second: 1,
+            operations_per_minute: 60,
             crashes: 10,
             partitions: 2,
             flaps: 2,

@@ -32,6 +32,8 @@ pub(crate) struct Way {
     /// Bytes per second; 0 for no limit.
     rate: u64,
     cuts: u32,
+    /// There is no way at all, and never will be.
+    apart: bool,
 }
 
 /// A frame on its way.
@@ -133,8 +135,17 @@ impl Net {
             let loss = if dice.chance(300) { dice.below(u64::from(scenario.loss) + 1) } else { 0 };
             let rate = if dice.chance(scenario.narrow) { dice.between(4_000, 100_000) } else { 0 };
             let loss = u32::try_from(loss).unwrap_or(0);
-            ways[from][to] = Way { delay, loss, rate, cuts: 0 };
+            let apart = scenario.reaches > 0;
+            ways[from][to] = Way { delay, loss, rate, cuts: 0, apart };
             ways[to][from] = Way { delay: delay + delay / 8, ..ways[from][to] };
+        }
+        // All in a circle, so that there is a way from each to each, and others by chance.
+        for from in (0..hosts).filter(|_| scenario.reaches > 0) {
+            let by_chance = (0..scenario.reaches.saturating_sub(2) / 2).map(|_| dice.index(hosts));
+            for to in by_chance.chain([(from + 1) % hosts]).collect::<Vec<_>>() {
+                ways[from][to].apart = false;
+                ways[to][from].apart = false;
+            }
         }
         Self { connections: Vec::new(), ways }
     }
@@ -144,7 +155,12 @@ impl Net {
     }
 
     pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
-        self.ways[from][to].cuts > 0
+        self.ways[from][to].cuts > 0 || self.ways[from][to].apart
+    }
+
+    /// Whether these two can ever be linked.
+    pub(crate) fn is_apart(&self, one: usize, other: usize) -> bool {
+        self.ways[one][other].apart
     }
 
     pub(crate) fn is_cut_anywhere(&self) -> bool {

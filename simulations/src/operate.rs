@@ -128,7 +128,9 @@ impl World {
         if !this.running || !self.founded {
             return self.join_again(host);
         }
-        let others = self.hosts.iter().filter(|other| other.index != host);
+        let net = &self.net;
+        let near = |other: &&Host| other.index != host && !net.is_apart(host, other.index);
+        let others = self.hosts.iter().filter(near);
         let members = others.clone().filter(|other| check::answers::knows_its_mesh(other));
         // Two who join through each other alone would wait for ever.
         let members: Vec<&Host> = members.filter(|m| m.node.router().is_settled()).collect();

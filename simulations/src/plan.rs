@@ -108,7 +108,7 @@ pub(crate) fn acts(scenario: &Scenario, hosts: usize, dice: &mut Dice) -> Vec<(M
 type Acts = Vec<(Micros, Act)>;
 
 fn workload(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: &mut Acts) {
-    let count = u64::from(s.operations_per_second) * s.trouble_seconds * hosts as u64;
+    let count = u64::from(s.operations_per_minute) * s.trouble_seconds * hosts as u64 / 60;
     // Some runs fill up, others come and go.
     let detaches = dice.between(5, 35);
     for _ in 0..count {

@@ -17,8 +17,8 @@ pub struct Scenario {
     pub heal_seconds: u64,
     /// One of these is the mesh's IPv4 range.
     pub ranges: Vec<IpNetwork>,
-    /// Operations per host and second.
-    pub operations_per_second: u32,
+    /// Operations per host and minute.
+    pub operations_per_minute: u32,
     /// The longest one-way delay of a link; each link draws its own.
     pub delay_max: u64,
     /// Frames that need to be sent again, on the worst link.
@@ -75,6 +75,9 @@ pub struct Scenario {
     pub orderly: u32,
     /// Hosts that are recycled in a run, one after the other, whatever `recycle` says.
     pub recycles: u64,
+    /// How many others each host can reach directly, about; 0: all. The rest it reaches through
+    /// them.
+    pub reaches: u32,
     /// In the end the ring must be as small as what it says.
     pub small_ring: bool,
     /// The rule that is broken, in a build with the feature `mutations`.
@@ -90,7 +93,7 @@ impl Default for Scenario {
             trouble_seconds: 12,
             heal_seconds: 60,
             ranges: ranges.iter().map(|range| range.parse().expect("a constant")).collect(),
-            operations_per_second: 3,
+            operations_per_minute: 180,
             delay_max: 60,
             loss: 100,
             duplicate: 50,
@@ -119,6 +122,7 @@ impl Default for Scenario {
             founders: 0,
             orderly: 1000,
             recycles: 0,
+            reaches: 0,
             small_ring: false,
             mutation: None,
         }

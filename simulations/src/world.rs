@@ -94,6 +94,8 @@ pub struct World {
     pub(crate) scenario: Scenario,
     pub(crate) queue: Queue<What>,
     pub(crate) hosts: Vec<Host>,
+    /// Their ids, side by side: they are searched after every step.
+    pub(crate) ids: Vec<PeerId>,
     pub(crate) net: Net,
     pub(crate) ledger: Ledger,
     /// For what happens; the plan has its own.
@@ -133,10 +135,12 @@ impl World {
         }
         let made: Result<Vec<Host>, String> =
             (0..hosts).map(|index| Host::new(index, &mut dice)).collect();
+        let made = made.map_err(anyhow::Error::msg)?;
         let mut world = Self {
             scenario: scenario.clone(),
             queue,
-            hosts: made.map_err(anyhow::Error::msg)?,
+            ids: made.iter().map(|host| host.id).collect(),
+            hosts: made,
             net: Net::new(hosts, scenario, &mut dice),
             ledger: Ledger::default(),
             trace: Trace::new(lines),

@@ -161,11 +161,14 @@ pub struct Node {
     programmed: bool,
     /// When to publish the desired kernel state.
     program_at: Option<Time>,
+    /// When that was last done.
+    programmed_at: Time,
     /// Peers that cannot be reached, since when, and whether their names are hidden already.
     away: BTreeMap<PeerId, peers::Away>,
     peers_generation: u64,
-    /// The revision of the members, and how many origins the zone had, when they were reviewed.
-    peers_heard: (u64, usize),
+    /// How many entries the members, and how many origins the zone had, when they were reviewed.
+    peers_heard: (usize, usize),
+    peers_reviewed: Time,
     /// The replicas' revisions when the peers were last sent what they lack.
     pumped: [u64; mesh_router::Kind::COUNT],
     keeping: peers::Keeping,
@@ -216,9 +219,11 @@ impl Node {
             underlay: None,
             programmed: false,
             program_at: None,
+            programmed_at: Time::ZERO,
             away: BTreeMap::new(),
             peers_generation: 0,
             peers_heard: (0, 0),
+            peers_reviewed: Time::ZERO,
             pumped: [0; mesh_router::Kind::COUNT],
             keeping: peers::Keeping::default(),
             rng: ChaCha8Rng::seed_from_u64(config.seed),
@@ -300,6 +305,7 @@ impl Node {
             .chain(self.ipam.poll_timeout())
             .chain(self.journal.poll_timeout())
             .chain(self.program_at)
+            .chain(self.peers_due().filter(|_| self.mesh.is_some()))
             .chain(self.away.values().filter_map(peers::Away::poll_timeout))
             .chain(self.joining.as_ref().and_then(Joining::poll_timeout))
             .chain(self.leaving.as_ref().map(|of| of.poll_timeout(self.router.is_settled())))
@@ -386,7 +392,7 @@ impl Node {
         ];
         if self.router.pump_due() || revisions != self.pumped {
             self.pumped = revisions;
-            self.router.pump(&replicas(&mut self.ipam, &mut self.zone));
+            self.router.pump(&replicas(&mut self.ipam, &mut self.zone), self.now);
         }
     }
 

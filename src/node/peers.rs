@@ -165,18 +165,19 @@ impl Node {
         let due = |away: &Away| away.poll_timeout().is_some_and(|at| at <= self.now);
         let changed = self.router.generation() != self.peers_generation;
         // Somebody may be heard of only after it is known that nobody reaches him.
-        let heard = (self.router.members().revision(), self.zone.store().vector().dots.len());
-        let news = changed || heard != self.peers_heard;
+        let heard = self.heard();
+        let news = changed || self.peers_due().is_some_and(|at| at <= self.now);
         if self.mesh.is_none() || !(news || self.away.values().any(due)) {
             return;
         }
+        self.peers_reviewed = self.now;
         self.peers_heard = heard;
         self.peers_generation = self.router.generation();
         let reachable: BTreeSet<PeerId> = self.router.paths().keys().copied().collect();
         if changed {
             let asked = if self.may_ask_for_space() { reachable.clone() } else { BTreeSet::new() };
             self.ipam.set_reachable(asked);
-            self.replan();
+            self.replan_soon();
         }
         let mut known: BTreeSet<PeerId> = self.zone.store().vector().dots.keys().copied().collect();
         known.extend(member::present(self.router.members()).map(|(peer, _)| peer));
@@ -185,6 +186,16 @@ impl Node {
         for peer in known {
             self.review_peer(peer, reachable.contains(&peer));
         }
+    }
+
+    /// When peers are reviewed of whom something was heard for the first time.
+    pub(super) fn peers_due(&self) -> Option<Time> {
+        (self.heard() != self.peers_heard).then(|| self.peers_reviewed + self.pause())
+    }
+
+    /// How many entries the members and how many origins the zone has.
+    fn heard(&self) -> (usize, usize) {
+        (self.router.members().len(), self.zone.store().vector().dots.len())
     }
 
     fn review_peer(&mut self, peer: PeerId, reachable: bool) {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use mesh_ipam::Block;
@@ -24,6 +25,11 @@ const OVERHEAD_IPV6: u32 = 70;
 const MTU_MIN: u32 = 1280;
 /// MTU as long as the underlay's is not known. From Ethernet.
 const UNDERLAY_MTU: u32 = 1500;
+/// For each member what follows from changes elsewhere is looked at this much more rarely. Chosen:
+/// among fifty hosts each 50 ms.
+const PAUSE: Duration = Duration::from_millis(1);
+/// But never more rarely than this.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// The upper byte of our nexthop objects' ids: the kernel has one space of ids for everybody.
 const NEXTHOP_IDS: u32 = 0x4d00_0000;
 
@@ -33,11 +39,24 @@ impl Node {
         self.program_at = Some(self.now);
     }
 
+    /// As [`Node::replan`], for what happens elsewhere in the mesh: the more hosts there are, the
+    /// more often that is, and the more it costs.
+    pub(super) fn replan_soon(&mut self) {
+        let at = self.now.max(self.programmed_at + self.pause());
+        self.program_at = Some(self.program_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// How long changes elsewhere are collected.
+    pub(super) fn pause(&self) -> Duration {
+        let members = u32::try_from(self.router.members().len() / 2).unwrap_or(u32::MAX);
+        PAUSE.saturating_mul(members).min(PAUSE_MAX)
+    }
+
     pub(super) fn publish_plan(&mut self) {
         if self.program_at.is_none_or(|at| at > self.now) {
             return;
         }
-        self.program_at = None;
+        (self.program_at, self.programmed_at) = (None, self.now);
         if self.is_clearing() {
             return;
         }

@@ -188,7 +188,7 @@ impl Node {
         let zone = self.zone.store_mut();
         write_changes(&mut self.journal, Table::Zone, Kind::Zone, zone, &changed);
         if replan {
-            self.replan();
+            self.replan_soon();
         }
     }
 }

@@ -15,6 +15,7 @@ impl Router {
         self.settled = true;
         self.look_again();
         self.reach_at = Some(now);
+        self.due_by(now);
     }
 
     /// Tells others all that it knows, also before it is settled: else hosts that were all

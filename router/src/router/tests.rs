@@ -28,6 +28,21 @@ impl Register for Blobs {
     }
 }
 
+/// Anything by number, written by all.
+#[derive(Debug, Clone)]
+struct Shared;
+
+impl Register for Shared {
+    type Key = u32;
+    type Value = u32;
+
+    const SINGLE_WRITER: bool = false;
+
+    fn validate(_: PeerId, _: &u32, _: &u32) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 fn peer(n: u8) -> PeerId {
     PeerId::new([n; 16])
 }
@@ -39,7 +54,7 @@ fn secs(secs: u64) -> Duration {
 /// A router with its replicas, its open links (ours to theirs) and what came of it.
 struct Host {
     router: Router,
-    ring: Store<Blobs>,
+    ring: Store<Shared>,
     zone: Store<Blobs>,
     delivered: Vec<(PeerId, Vec<u8>)>,
     closed: Vec<LinkId>,
@@ -58,6 +73,11 @@ impl Host {
             dialled: Vec::new(),
             sent_bytes: 0,
         }
+    }
+
+    fn write_ring(&mut self, number: u32) {
+        self.ring.write(number, 7);
+        self.ring.mark_durable(self.ring.own_counter());
     }
 
     fn write(&mut self, number: u32, bytes: usize) {
@@ -82,6 +102,8 @@ struct World {
     links: u64,
     /// How many of the next deltas are lost.
     lose_deltas: usize,
+    /// Deltas of the ring that were sent: from whom to whom.
+    ring_deltas: Vec<(u8, u8)>,
     /// Whether bytes that were given to a link are reported as sent.
     reports_sent: bool,
 }
@@ -105,6 +127,7 @@ impl World {
             now: Time::from_micros(1),
             links: 0,
             lose_deltas: 0,
+            ring_deltas: Vec::new(),
             reports_sent: true,
         }
     }
@@ -154,10 +177,13 @@ impl World {
     }
 
     fn collect(&mut self, n: u8) {
+        // Longer than what others wrote waits to be passed on.
+        self.now = self.now + Duration::from_millis(1);
+        let now = self.now;
         let host = self.hosts.get_mut(&n).unwrap();
         let members = host.router.members_mut();
         members.mark_durable(members.own_counter());
-        host.router.pump(&replicas!(host));
+        host.router.pump(&replicas!(host), now);
         while let Some(effect) = host.router.poll_effect() {
             match effect {
                 Effect::Send { link, bytes, .. } => {
@@ -165,7 +191,13 @@ impl World {
                     if self.reports_sent {
                         host.router.sent(link, bytes.len());
                     }
-                    let delta = matches!(Frame::decode(&bytes), Ok(Frame::Delta { .. }));
+                    let frame = Frame::decode(&bytes);
+                    let delta = matches!(frame, Ok(Frame::Delta { .. }));
+                    if let (Ok(Frame::Delta { kind: Kind::Ring, .. }), Some((to, _))) =
+                        (frame, self.ends.get(&(n, link)))
+                    {
+                        self.ring_deltas.push((n, *to));
+                    }
                     if delta && self.lose_deltas > 0 {
                         self.lose_deltas -= 1;
                     } else if let Some((to, end)) = self.ends.get(&(n, link)) {
@@ -184,7 +216,7 @@ impl World {
                 Effect::Behind { .. } | Effect::Notice { .. } => {}
             }
             if host.router.pump_due() {
-                host.router.pump(&replicas!(host));
+                host.router.pump(&replicas!(host), now);
             }
         }
     }
@@ -224,7 +256,7 @@ impl World {
                 None => break,
             }
         }
-        self.now = end;
+        self.now = self.now.max(end);
     }
 
     fn vectors(&self, n: u8) -> [VersionVector; 3] {
@@ -359,7 +391,7 @@ fn a_chain_passes_entries_and_messages_on() {
     assert_eq!(world.hosts[&1].router.packet_path(peer(3)), Some(peer(2)));
     world.host(1).write(1, 10);
     world.host(3).write(1, 10);
-    world.deliver();
+    world.run(Duration::from_millis(500));
     world.assert_equal("a write is passed on at once");
     assert!(world.host(1).router.send_to(peer(3), b"hello".to_vec()));
     assert!(!world.host(1).router.send_to(peer(9), b"hello".to_vec()), "nobody knows the way");
@@ -369,6 +401,41 @@ fn a_chain_passes_entries_and_messages_on() {
     world.cut(2, 3);
     world.run(secs(6));
     assert!(!world.hosts[&1].router.paths().contains_key(&peer(3)));
+}
+
+#[test]
+fn the_ring_is_not_passed_on_to_who_has_it_from_its_writer() {
+    let mut world = World::new(&[1, 2, 3, 4]);
+    world.link(1, 2);
+    world.link(2, 3);
+    world.link(1, 3);
+    world.link(3, 4);
+    world.run(secs(3));
+    world.ring_deltas.clear();
+    world.host(1).write_ring(1);
+    world.run(Duration::from_millis(500));
+    world.ring_deltas.sort_unstable();
+    assert_eq!(world.ring_deltas, [(1, 2), (1, 3), (3, 4)], "nobody else is linked to host 4");
+    world.ring_deltas.clear();
+    // Before the next heartbeats say that it has the first: both are told, for a delta is joint.
+    world.host(2).write_ring(2);
+    world.run(Duration::from_millis(500));
+    world.ring_deltas.sort_unstable();
+    assert_eq!(world.ring_deltas, [(2, 1), (2, 3), (3, 4)]);
+    world.assert_equal("all know all");
+}
+
+#[test]
+fn who_missed_its_writers_delta_of_the_ring_asks_for_it() {
+    let mut world = World::new(&[1, 2, 3]);
+    world.link(1, 2);
+    world.link(2, 3);
+    world.link(1, 3);
+    world.run(secs(3));
+    world.host(1).write_ring(1);
+    world.lose_deltas = 1;
+    world.run(secs(4));
+    world.assert_equal("after a lost delta");
 }
 
 #[test]
@@ -589,6 +656,7 @@ fn no_frame_however_mangled_panics_or_hurts_another_link() {
     let frames = frames(&world);
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut link = world.hosts[&1].router.link_to(peer(2)).unwrap().link;
+    let start = world.now;
     for round in 0..20_000 {
         let mut bytes = frames[rng.random_range(0..frames.len())].clone();
         for _ in 0..rng.random_range(0..4) {
@@ -598,7 +666,8 @@ fn no_frame_however_mangled_panics_or_hurts_another_link() {
         if rng.random_range(0..4) == 0 {
             bytes.truncate(rng.random_range(0..=bytes.len()));
         }
-        let now = world.now + Duration::from_micros(round);
+        let now = start + Duration::from_micros(round);
+        world.now = now;
         let host = world.host(1);
         host.router.on_frame(link, &bytes, &mut replicas!(host), now);
         host.router.timeout(&replicas!(host), now);

@@ -85,7 +85,7 @@ impl<R: Register> Store<R> {
         }
         self.base = Some((base, dot));
         self.clock = self.clock.max(base.upto);
-        self.revision += 1;
+        self.moves_all();
         for key in self.waste(&base) {
             if let Some(dot) = self.entries.get(&key).map(|entry| entry.dot) {
                 self.remove_dot(dot.actor, dot.counter);
@@ -131,7 +131,7 @@ impl<R: Register> Store<R> {
         if !own && *counter <= self.base().upto && self.is_idle(origin) {
             self.vector.dots.remove(&origin);
             self.touched.insert(origin);
-            self.revision += 1;
+            self.moves(origin);
         }
     }
 

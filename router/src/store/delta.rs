@@ -274,6 +274,26 @@ impl<R: Register> Store<R> {
         self.news(since, told, self.origins(among)).map(interval).collect()
     }
 
+    /// Encodes the entries of what [`Store::lacking`] said; `None` when they are more than the
+    /// budget, and [`Store::delta`] has to cut. Costs nothing for what the receiver has.
+    pub fn delta_of(&self, lacking: &Intervals, budget: usize) -> Option<Vec<u8>> {
+        let mut size = 0;
+        let mut runs = Vec::with_capacity(lacking.len());
+        for &(origin, after, upto) in lacking {
+            let mut entries = Vec::new();
+            size += RUN_HEAD_BYTES;
+            for (counter, key, value) in self.told(origin, after, upto) {
+                size += codec::encoded_len(&(counter, key, value));
+                entries.push((counter, key.clone(), value.clone()));
+            }
+            if size > budget {
+                return None;
+            }
+            runs.push(Run { origin, after, upto, others: Others::Unsaid, entries });
+        }
+        Some(codec::encode(&runs))
+    }
+
     /// One origin's next run for a receiver, and its size; moves the receiver's cursor. It is cut
     /// where the budget ends, but not after the counter `whole_after`.
     fn run(

@@ -86,6 +86,6 @@ impl<R: Register> Store<R> {
         if returns == Return::Never {
             self.gone.insert(origin, counter);
         }
-        self.revision += 1;
+        self.moves(origin);
     }
 }

@@ -33,7 +33,7 @@ impl<R: Register> Store<R> {
         if !std::mem::take(&mut self.recalling) {
             return;
         }
-        self.revision += 1;
+        self.moves_all();
         self.settle_base();
         if wrote {
             let jump = if mutation::on(Mutation::RecallWithoutJump) { 0 } else { RECALL_JUMP };

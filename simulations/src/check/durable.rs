@@ -1,18 +1,24 @@
 //! Persisted state is never behind what others were told.
 
-use mesh_router::{Kind, store::VersionVector};
+use mesh_router::{Kind, PeerId, replica::Source};
 
 use super::Violation;
-use crate::host::Host;
+use crate::world::World;
 
-/// What a node has of others' writes is on their disks.
+/// What a node has got of others' writes since a revision is on their disks.
 pub(crate) fn behind(
-    hosts: &[Host],
+    world: &World,
     host: usize,
-    (kind, vector): (Kind, &VersionVector),
+    (kind, store, since): (Kind, &dyn Source, u64),
 ) -> Result<(), Violation> {
-    for origin in hosts.iter().filter(|origin| origin.index != host) {
-        told(kind, (origin.index, host), origin.disk.durable(kind), vector.get(&origin.id))?;
+    let all = || world.ids.clone();
+    let moved: Vec<PeerId> = store.moved_since(since).unwrap_or_else(all);
+    for origin in moved {
+        let machines = (0..world.ids.len()).filter(|of| world.ids[*of] == origin && *of != host);
+        for of in machines {
+            let durable = world.hosts[of].disk.durable(kind);
+            told(kind, (of, host), durable, store.announced_of(origin))?;
+        }
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ pub(crate) mod waiting;
 use std::fmt;
 
 use mesh_ipam::Block;
-use mesh_router::{Kind, store::VersionVector};
+use mesh_router::{Kind, replica::Source};
 
 use crate::world::World;
 
@@ -65,8 +65,9 @@ impl fmt::Display for Violation {
 /// What the checkers last saw of a node.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    vectors: [VersionVector; Kind::COUNT],
     revisions: [u64; Kind::COUNT],
+    /// How often the ring's entries had changed.
+    ring: u64,
     pub(crate) owned: Vec<Block>,
     held: usize,
     settled: bool,
@@ -76,47 +77,33 @@ impl Seen {
     /// Another node stands there: everything is to be looked at again.
     pub(crate) fn forget(&mut self) {
         self.revisions = [u64::MAX; Kind::COUNT];
+        self.ring = u64::MAX;
     }
 }
 
 /// The checks after a step of one node.
 pub(crate) fn step(world: &mut World, host: usize) -> Result<(), Violation> {
     let node = &world.hosts[host].node;
-    let revisions = [
-        node.router().members().revision(),
-        node.ipam().store().revision(),
-        node.zone().store().revision(),
-    ];
+    let stores: [&dyn Source; Kind::COUNT] =
+        [node.router().members(), node.ipam().store(), node.zone().store()];
+    let revisions = stores.map(Source::revision);
+    let ring = node.ipam().store().change_mark();
     let held = node.ipam().held_len();
     let settled = node.router().is_settled() && !node.is_unsure();
-    let seen = &mut world.hosts[host].seen;
+    let seen = &world.hosts[host].seen;
     // Most steps change nothing that is looked at.
     if revisions == seen.revisions && held == seen.held && settled == seen.settled {
         return Ok(());
     }
-    seen.revisions = revisions;
-    let node = &world.hosts[host].node;
-    let seen = &world.hosts[host].seen;
-    let vectors = [
-        node.router().members().vector(),
-        node.ipam().store().vector(),
-        node.zone().store().vector(),
-    ];
-    let changed: Vec<usize> =
-        (0..Kind::COUNT).filter(|kind| seen.vectors[*kind] != *vectors[*kind]).collect();
-    let ring_changed = changed.contains(&(Kind::Ring as usize));
-    let ring_changed = ring_changed || settled != seen.settled;
-    if !ring_changed && changed.is_empty() && held == seen.held {
-        return Ok(());
+    for (kind, store) in Kind::ALL.into_iter().zip(stores) {
+        durable::behind(world, host, (kind, store, seen.revisions[kind as usize]))?;
     }
-    let vectors = vectors.map(Clone::clone);
-    for kind in changed {
-        durable::behind(&world.hosts, host, (Kind::ALL[kind], &vectors[kind]))?;
+    let ring_changed = ring != seen.ring || settled != seen.settled;
+    if ring_changed || held != seen.held {
+        held::owned(&world.hosts, host)?;
     }
-    held::owned(&world.hosts, host)?;
-    world.hosts[host].seen.vectors = vectors;
-    world.hosts[host].seen.held = held;
-    world.hosts[host].seen.settled = settled;
+    let seen = &mut world.hosts[host].seen;
+    (seen.revisions, seen.ring, seen.held, seen.settled) = (revisions, ring, held, settled);
     if ring_changed {
         retired::before_grant(&world.hosts[host])?;
         let removed = decrees::same(&mut world.decreed, &world.hosts[host])?;
