@@ -38,6 +38,8 @@ const HOPS_MAX: u8 = 16;
 /// Bytes on their way into a link beyond which routed messages are dropped: whoever sends them asks
 /// again. Chosen: four windows of replication.
 const ROUTED_BYTES_MAX: usize = 4 * WINDOW_BYTES;
+/// Peers to whom a way back is remembered. Chosen: as many as join or leave at once.
+const WAYS_BACK_MAX: usize = 256;
 /// How long after its link was lost a peer that others reach is still sent packets directly: a
 /// restart of its daemon is over by then, and its data plane never stopped.
 pub const RELAY_AFTER: Duration = Duration::from_millis(1500);
@@ -107,6 +109,8 @@ pub struct Router {
     /// Something may have to be sent although no replica changed.
     pump_due: bool,
     paths: BTreeMap<PeerId, Hop>,
+    /// Where messages last came from of peers to whom there is no path.
+    ways_back: BTreeMap<PeerId, LinkId>,
     /// When the paths were derived.
     paths_of: Time,
     /// Others' links are others than those that the paths were derived from: when they are again.
@@ -155,6 +159,7 @@ impl Router {
             dial_review: true,
             pump_due: false,
             paths: BTreeMap::new(),
+            ways_back: BTreeMap::new(),
             paths_of: Time::ZERO,
             paths_at: None,
             beat_at: Time::ZERO,
@@ -435,6 +440,7 @@ impl Router {
     fn drop_link(&mut self, link: LinkId, now: Time) -> Option<PeerId> {
         let peer = self.neighbours.remove(&link)?.up.peer;
         self.by_peer.remove(&peer);
+        self.ways_back.retain(|_, back| *back != link);
         if self.pulling.is_some_and(|(from, _)| from == link) {
             self.pulling = None;
         }
@@ -443,15 +449,23 @@ impl Router {
     }
 
     fn route(&mut self, to: PeerId, frame: Frame) -> bool {
-        let Some(link) = self.paths.get(&to).and_then(|hop| self.by_peer.get(&hop.via)).copied()
-        else {
-            return false;
-        };
+        let path = self.paths.get(&to).and_then(|hop| self.by_peer.get(&hop.via));
+        let Some(&link) = path.or_else(|| self.ways_back.get(&to)) else { return false };
         if self.neighbours[&link].in_flight >= ROUTED_BYTES_MAX {
             return false;
         }
         self.send(link, true, &frame);
         true
+    }
+
+    /// Who is not known yet, or says that it leaves, is answered the way its messages came.
+    fn note_way_back(&mut self, from: PeerId, link: LinkId) {
+        if self.paths.contains_key(&from) || self.ways_back.insert(from, link).is_some() {
+            return;
+        }
+        if self.ways_back.len() > WAYS_BACK_MAX {
+            self.ways_back.pop_first();
+        }
     }
 
     fn send(&mut self, link: LinkId, urgent: bool, frame: &Frame) {

@@ -246,7 +246,11 @@ impl World {
     pub(crate) fn forget_end(&mut self, connection: usize, side: usize) {
         let end = &mut self.net.connections[connection][side];
         end.close();
-        self.hosts[end.host].links.remove(&end.link);
+        // A machine in its predecessor's place may have given the number to another.
+        let links = &mut self.hosts[end.host].links;
+        if links.get(&end.link) == Some(&(connection, side)) {
+            links.remove(&end.link);
+        }
     }
 
     /// An end hears that the other is gone: soon, or only by its silence.

@@ -113,6 +113,11 @@ impl World {
             return self.leave(host);
         }
         self.recycle(host);
+        self.have_removed();
+    }
+
+    /// Somebody who runs is asked soon to remove whoever is destroyed.
+    pub(crate) fn have_removed(&mut self) {
         let by = self.dice.index(self.hosts.len());
         let at = self.queue.now() + self.dice.below(SECOND);
         self.queue.push(at, What::Act(Act::Remove(by)));

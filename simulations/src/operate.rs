@@ -368,6 +368,7 @@ impl World {
     fn refused(&mut self, host: usize, request: Request, refusal: &Refusal) {
         match request {
             Request::Join { .. } => self.join_again(host),
+            Request::PeerRemove { .. } if self.scenario.recycles > 0 => self.have_removed(),
             Request::Leave if self.hosts[host].replaced => self.leave(host),
             Request::DnsAdd { name, .. } | Request::DnsRemove { name, .. }
                 if refusal.code == Code::Internal =>

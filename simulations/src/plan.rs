@@ -237,7 +237,7 @@ fn machines(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: 
     }
     for turn in 0..s.recycles {
         let host = usize::try_from(turn).unwrap_or(0) % hosts;
-        acts.push((end / 20 + end * turn / s.recycles, Act::Replace(host)));
+        acts.push((end / 20 + (end - end / 10) * turn / s.recycles, Act::Replace(host)));
     }
 }
 

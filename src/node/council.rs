@@ -80,7 +80,7 @@ impl Node {
                 };
             }
             Request::PeerRemove { peers, force } => match self.peers_to_remove(&peers) {
-                Ok(peers) => return self.begin_removing(Removal { id, peers, force, until }),
+                Ok(peers) => return self.begin_removing(Removal::new(id, peers, force, until)),
                 Err(refusal) => Err(refusal),
             },
             Request::RangeAdd(range) => self.add_range(range),
@@ -183,7 +183,7 @@ impl Node {
     pub(super) fn council_timeout(&self) -> Option<Time> {
         self.mesh.as_ref()?;
         let pending = self.desk.pending.iter().map(|pending| pending.until);
-        let pending = pending.chain(self.desk.removals.iter().map(|removal| removal.until));
+        let pending = pending.chain(self.desk.removals.iter().map(Removal::poll_timeout));
         let driven = self.ipam.council_timeout().filter(|_| self.may_vote());
         let compare = self.compare_timeout();
         pending.chain(driven).chain(compare).chain([self.desk.review_at]).min()
@@ -272,7 +272,7 @@ impl Node {
     }
 
     /// Answers whose wish has come true, and whose patience has ended.
-    fn settle_pending(&mut self) {
+    pub(super) fn settle_pending(&mut self) {
         for pending in std::mem::take(&mut self.desk.pending) {
             let (ipam, around) = self.council_parts(0);
             match ipam.wish_state(pending.wish, &around) {

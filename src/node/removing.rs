@@ -1,9 +1,10 @@
 //! Removals on their way to the council: nobody is removed who answers.
 //!
 //! The links to a host that died count as up for some seconds more. So whoever is to be removed and
-//! seems to be there is asked: an answer refuses the removal, silence is waited for.
+//! seems to be there is asked: an answer refuses the removal, also one that comes late, as long as
+//! nothing was decided.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use mesh_router::{PeerId, Time, member};
 
@@ -18,6 +19,12 @@ use super::{
 /// Hosts that one removal may name. Chosen: far more than die at once.
 const REMOVED_MAX: usize = 256;
 
+/// Who seems to be there and says nothing for so long is not waited for. Chosen: several round
+/// trips around the world.
+const SILENCE: Duration = Duration::from_secs(1);
+/// How often it is asked meanwhile.
+const ASK_EVERY: Duration = Duration::from_millis(300);
+
 /// A removal that somebody asked for.
 #[derive(Debug)]
 pub(super) struct Removal {
@@ -25,6 +32,20 @@ pub(super) struct Removal {
     pub(super) peers: BTreeSet<PeerId>,
     pub(super) force: bool,
     pub(super) until: Time,
+    since: Time,
+    ask_at: Time,
+}
+
+impl Removal {
+    /// One that nobody was asked about yet.
+    pub(super) fn new(id: RequestId, peers: BTreeSet<PeerId>, force: bool, until: Time) -> Self {
+        Self { id, peers, force, until, since: Time::ZERO, ask_at: Time::ZERO }
+    }
+
+    /// When to look at it again.
+    pub(super) fn poll_timeout(&self) -> Time {
+        self.until.min(self.ask_at).min(self.since + SILENCE)
+    }
 }
 
 impl Node {
@@ -75,12 +96,10 @@ impl Node {
         }
     }
 
-    /// Takes a removal; it begins as soon as nobody whom it names can be reached.
+    /// Takes a removal; it begins as soon as nobody whom it names can be reached, or none of those
+    /// has said anything.
     pub(super) fn begin_removing(&mut self, removal: Removal) {
-        for peer in self.reached(&removal) {
-            self.send_to_peer(peer, &PeerMessage::AreYouThere);
-        }
-        self.desk.removals.push(removal);
+        self.desk.removals.push(Removal { since: self.now, ask_at: self.now, ..removal });
     }
 
     fn reached(&self, removal: &Removal) -> Vec<PeerId> {
@@ -89,20 +108,28 @@ impl Node {
     }
 
     pub(super) fn progress_removals(&mut self) {
-        for removal in std::mem::take(&mut self.desk.removals) {
-            match self.reached(&removal).first() {
-                Some(peer) if !removal.force && removal.until <= self.now => {
-                    let refusal = self.is_alive(*peer, "can be reached");
-                    self.reply(removal.id, Err(refusal));
+        for mut removal in std::mem::take(&mut self.desk.removals) {
+            let reached = self.reached(&removal);
+            let silent = self.now.since(removal.since) >= SILENCE;
+            if removal.force || silent || reached.is_empty() {
+                self.remove_now(removal);
+            } else if removal.until <= self.now {
+                let refusal = self.is_alive(reached[0], "can be reached");
+                self.reply(removal.id, Err(refusal));
+            } else {
+                if removal.ask_at <= self.now {
+                    removal.ask_at = self.now + ASK_EVERY;
+                    for peer in reached {
+                        self.send_to_peer(peer, &PeerMessage::AreYouThere);
+                    }
                 }
-                Some(_) if !removal.force => self.desk.removals.push(removal),
-                _ => self.remove_now(removal),
+                self.desk.removals.push(removal);
             }
         }
     }
 
     fn remove_now(&mut self, removal: Removal) {
-        let Removal { id, peers, force, until } = removal;
+        let Removal { id, peers, force, until, .. } = removal;
         let addresses = peers.iter().map(|peer| self.ipam.owned_by(*peer)).sum();
         let wish = self.ipam.wish_removal(&peers, force);
         let what = What::Remove { peers, addresses };
@@ -120,6 +147,21 @@ impl Node {
             } else {
                 self.desk.removals.push(removal);
             }
+        }
+        // What was decided is decided.
+        self.settle_pending();
+        let names_it = |pending: &Pending| match &pending.what {
+            What::Remove { peers, .. } => peers.contains(&by),
+            What::Range => false,
+        };
+        let (refused, pending) =
+            std::mem::take(&mut self.desk.pending).into_iter().partition(names_it);
+        self.desk.pending = pending;
+        for Pending { id, wish, .. } in refused {
+            self.ipam.withdraw(wish);
+            self.ipam.give_up_proposal();
+            let refusal = self.is_alive(by, "answered just now");
+            self.reply(id, Err(refusal));
         }
     }
 

@@ -132,9 +132,8 @@ fn the_space_of_a_killed_host_is_used_by_the_others_once_it_is_removed() {
         ensure!(owned >= 512, "the first host owns {owned} of 1024");
         let refused = hosts[1].meshctl(&["peer", "remove", "h1"])?;
         ensure!(said(&refused).contains("h1 is alive: it answered just now"), "{refused:?}");
-        hosts[0].kill()?;
-        wait_called(&hosts[1], "h1", "suspect")?;
         let begin = Instant::now();
+        hosts[0].kill()?;
         let removed = hosts[1].meshctl(&["peer", "remove", "h1"])?;
         let decided = begin.elapsed();
         ensure!(removed.success(), "{removed:?}");
@@ -145,11 +144,12 @@ fn the_space_of_a_killed_host_is_used_by_the_others_once_it_is_removed() {
         let took = begin.elapsed();
         println!("removed in {decided:?}; all four had an address of its space after {took:?}");
         ensure!(took < TAKE_OVER_MAX, "{took:?}");
-        // At once after a kill it is waited until the host is surely silent.
+        // The same when it has long been noticed.
         hosts[4].kill()?;
+        wait_called(&hosts[1], "h5", "suspect")?;
         let begin = Instant::now();
         let removed = hosts[1].meshctl(&["peer", "remove", "h5"])?;
-        println!("removed at once after the kill in {:?}", begin.elapsed());
+        println!("removed in {:?} once the kill was noticed", begin.elapsed());
         ensure!(removed.success(), "{removed:?}");
         ensure_unique(&hosts[1..4]).map(drop)
     });

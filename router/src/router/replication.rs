@@ -49,11 +49,12 @@ impl Router {
             Frame::Delta { kind, bytes } => {
                 return self.on_delta(link, (kind, &bytes), replicas, now);
             }
-            Frame::Routed { from, to, hops_left, payload } if to == self.me => {
-                let _ = hops_left;
+            Frame::Routed { from, to, hops_left: _, payload } if to == self.me => {
+                self.note_way_back(from, link);
                 self.effects.push_back(Effect::Deliver { from, payload });
             }
             Frame::Routed { from, to, hops_left, payload } => {
+                self.note_way_back(from, link);
                 if let Some(hops_left) = hops_left.checked_sub(1) {
                     self.route(to, Frame::Routed { from, to, hops_left, payload });
                 }

@@ -439,6 +439,25 @@ fn who_missed_its_writers_delta_of_the_ring_asks_for_it() {
 }
 
 #[test]
+fn who_leaves_is_answered_over_others() {
+    let mut world = World::new(&[1, 2, 3]);
+    world.link(1, 2);
+    world.link(2, 3);
+    world.run(secs(3));
+    leaves(&mut world);
+    assert!(!world.hosts[&1].router.paths().contains_key(&peer(3)));
+    assert!(!world.host(1).router.send_to(peer(3), b"hello".to_vec()));
+    assert!(world.host(3).router.send_to(peer(1), b"yours now".to_vec()));
+    world.deliver();
+    assert!(world.host(1).router.send_to(peer(3), b"thanks".to_vec()));
+    world.deliver();
+    assert_eq!(world.hosts[&3].delivered, [(peer(1), b"thanks".to_vec())]);
+    world.cut(1, 2);
+    world.run(secs(6));
+    assert!(!world.host(1).router.send_to(peer(3), b"hello".to_vec()));
+}
+
+#[test]
 fn a_message_that_was_passed_on_too_often_ends() {
     let mut world = World::new(&[1, 2, 3]);
     world.link(1, 2);
