@@ -23,14 +23,14 @@ pub const NAMES: [&str; 15] = [
     "restore",
 ];
 /// The names of scenarios that need what is not built yet.
-pub const AHEAD: [&str; 2] = ["clone", "recycle-dead"];
+pub const AHEAD: [&str; 1] = ["clone"];
 /// The names of scenarios for the mutation check only, which a few seeds do not pass. `lossy` loses
 /// deltas on links that live: no transport does, and the nodes lean on that where a host is told
 /// everything. In `bury` and `relapse` hosts are removed, or set back, that others are cut off
 /// from.
 pub const BEYOND: [&str; 3] = ["lossy", "bury", "relapse"];
 /// The names of scenarios that are about size; the number of hosts is the caller's.
-pub const LARGE: [&str; 3] = ["recycle", "large", "sparse"];
+pub const LARGE: [&str; 4] = ["recycle", "recycle-dead", "large", "sparse"];
 
 impl Scenario {
     /// A scenario that is built in.
