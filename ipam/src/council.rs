@@ -289,6 +289,12 @@ impl Ipam {
         self.council.acceptor.barred(decided.max(self.epoch().number))
     }
 
+    /// Whether a peer is being removed or was: it gets nothing more. A grant to it that was written
+    /// after this host has said what it has seen would be nobody's once the removal is decided.
+    pub fn is_fenced(&self, peer: PeerId) -> bool {
+        self.barred(0).contains(&peer) || self.is_removed(peer)
+    }
+
     /// What is barred holds for the ring from now on.
     pub(crate) fn apply_bars(&mut self) {
         let bars = self.barred(0);

@@ -41,9 +41,7 @@ impl Ipam {
     }
 
     fn serve(&mut self, from: PeerId, request: &SpaceRequest) -> Result<Block, SpaceRefusal> {
-        // Who is being removed or was, and has not learnt it yet, gets nothing more.
-        let fenced = self.barred(0).contains(&from) || self.is_removed(from);
-        if fenced || self.pool_of(&request.range).is_none() {
+        if self.is_fenced(from) || self.pool_of(&request.range).is_none() {
             return Err(SpaceRefusal::NotReady);
         }
         let again = mutation::on(Mutation::GrantTwice);

@@ -200,7 +200,8 @@ impl Node {
             return;
         }
         let present = self.standing_members();
-        let heirs = self.router.paths().keys().filter(|peer| present.contains(peer));
+        let fits = |peer: &&PeerId| present.contains(peer) && !self.ipam.is_fenced(**peer);
+        let heirs = self.router.paths().keys().filter(fits);
         let heir = heirs.copied().min_by_key(|peer| (!self.ipam.owns_anything(*peer), *peer));
         let others = present.len() > 1;
         match heir {
