@@ -79,6 +79,9 @@ pub enum GiveError {
     /// The heir is this host.
     #[error("a host cannot leave its addresses to itself")]
     Oneself,
+    /// The heir is being removed from the mesh, or was.
+    #[error("the heir is being removed from the mesh")]
+    Fenced,
     /// The ring is at its bound.
     #[error("the ring has {ENTRIES_MAX} entries, as many as it may")]
     Full,
@@ -327,6 +330,9 @@ impl Ipam {
     pub fn give_all(&mut self, heir: PeerId) -> Result<Vec<Block>, GiveError> {
         if heir == self.me() {
             return Err(GiveError::Oneself);
+        }
+        if self.is_fenced(heir) {
+            return Err(GiveError::Fenced);
         }
         if let Some((address, holder)) = self.held.iter().next() {
             let (count, holder) = (self.held.len(), holder.clone());

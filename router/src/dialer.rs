@@ -117,7 +117,7 @@ impl Dialer {
             if !self.calls.values().any(|other| other.dialling == Some(endpoint)) {
                 due.push(endpoint);
             }
-            self.calls.entry(callee).and_modify(|call| call.dialling = Some(endpoint));
+            self.calls.get_mut(&callee).expect("it is there").dialling = Some(endpoint);
         }
         self.look_ahead();
         due
@@ -256,6 +256,32 @@ mod tests {
         assert_eq!(dialer.due(Time::ZERO), [target]);
         dialer.failed(target, DialError::WrongSecret, Time::ZERO, &mut rng);
         assert!(both.iter().all(|want| dialer.call(want.callee).unwrap().error.is_some()));
+    }
+
+    #[test]
+    fn where_many_are_reached_by_others_only_each_is_tried_more_rarely() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let (mut dialer, mut now, mut made) = (Dialer::default(), Time::ZERO, 0);
+        let endpoint = |n: u8| SocketAddr::from(([192, 0, 2, n], 7780));
+        let all = (1..=200).map(|n| Wanted {
+            callee: Callee::Peer(PeerId::new([n; 16])),
+            endpoints: vec![endpoint(n)],
+            courteous: false,
+            alive: true,
+        });
+        dialer.review(all.collect(), now, &mut rng);
+        let (first, all) = (Duration::from_secs(300), Duration::from_secs(900));
+        while now < Time::ZERO + all {
+            for target in dialer.due(now) {
+                made += u32::from(now >= Time::ZERO + first);
+                dialer.failed(target, DialError::Unreachable("no way".into()), now, &mut rng);
+            }
+            now = dialer.poll_timeout().unwrap().max(now + Duration::from_millis(1));
+        }
+        let most =
+            (all - first).as_secs() / BACKOFF_ALIVE_MAX.as_secs() * u64::from(ALIVE_PER_ROUND);
+        assert!(u64::from(made) <= 2 * most, "{made} attempts, back-off and its jitter: {most}");
+        assert!(u64::from(made) >= most, "{made} attempts");
     }
 
     #[test]

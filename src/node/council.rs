@@ -80,7 +80,7 @@ impl Node {
                 };
             }
             Request::PeerRemove { peers, force } => match self.peers_to_remove(&peers) {
-                Ok(peers) => return self.begin_removing(Removal::new(id, peers, force, until)),
+                Ok(peers) => return self.begin_removing(id, (peers, force), until),
                 Err(refusal) => Err(refusal),
             },
             Request::RangeAdd(range) => self.add_range(range),

@@ -48,8 +48,7 @@ impl Node {
 
     /// How long changes elsewhere are collected.
     pub(super) fn pause(&self) -> Duration {
-        let members = u32::try_from(self.router.members().len() / 2).unwrap_or(u32::MAX);
-        PAUSE.saturating_mul(members).min(PAUSE_MAX)
+        self.router.pause(PAUSE, PAUSE_MAX)
     }
 
     pub(super) fn publish_plan(&mut self) {

@@ -29,19 +29,14 @@ const ASK_EVERY: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(super) struct Removal {
     pub(super) id: RequestId,
-    pub(super) peers: BTreeSet<PeerId>,
-    pub(super) force: bool,
-    pub(super) until: Time,
+    peers: BTreeSet<PeerId>,
+    force: bool,
+    until: Time,
     since: Time,
     ask_at: Time,
 }
 
 impl Removal {
-    /// One that nobody was asked about yet.
-    pub(super) fn new(id: RequestId, peers: BTreeSet<PeerId>, force: bool, until: Time) -> Self {
-        Self { id, peers, force, until, since: Time::ZERO, ask_at: Time::ZERO }
-    }
-
     /// When to look at it again.
     pub(super) fn poll_timeout(&self) -> Time {
         self.until.min(self.ask_at).min(self.since + SILENCE)
@@ -98,8 +93,14 @@ impl Node {
 
     /// Takes a removal; it begins as soon as nobody whom it names can be reached, or none of those
     /// has said anything.
-    pub(super) fn begin_removing(&mut self, removal: Removal) {
-        self.desk.removals.push(Removal { since: self.now, ask_at: self.now, ..removal });
+    pub(super) fn begin_removing(
+        &mut self,
+        id: RequestId,
+        (peers, force): (BTreeSet<PeerId>, bool),
+        until: Time,
+    ) {
+        let (since, ask_at) = (self.now, self.now);
+        self.desk.removals.push(Removal { id, peers, force, until, since, ask_at });
     }
 
     fn reached(&self, removal: &Removal) -> Vec<PeerId> {

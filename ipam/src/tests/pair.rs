@@ -7,6 +7,10 @@ use mesh_router::{PeerId, Time, store::Cursor};
 use super::{address, block, holder, peer};
 use crate::{
     AllocateError, Block, GiveError, Ipam, Owner, RingValue, SpaceMessage, SpaceRefusal, Wanted,
+    council::{
+        Surroundings,
+        message::{Ballot, Body, CouncilMessage},
+    },
     space::{chunk_length, low_water},
 };
 
@@ -447,4 +451,29 @@ fn whoever_leaves_waits_for_what_it_had_asked_for() {
     net.settle();
     net.check();
     assert_eq!(net.hosts[1].owned_by(peer(2)), 0);
+}
+
+#[test]
+fn whoever_leaves_gives_nothing_to_whom_it_has_agreed_to_remove() {
+    let mut net = Net::new(3, &["10.32.0.0/12"]);
+    net.gossip();
+    net.settle();
+    assert!(!net.hosts[1].owned_blocks().is_empty());
+    let epoch = net.hosts[1].epoch().number + 1;
+    let (proposer, dead) = (net.hosts[0].me(), net.hosts[2].me());
+    let ballot = Ballot { round: 1, proposer };
+    let body = Body::Prepare { founders: 0, removing: [dead].into() };
+    let (members, none) = (net.hosts.iter().map(Ipam::me).collect(), BTreeSet::new());
+    let around = Surroundings {
+        now: net.now,
+        members: &members,
+        reachable: &members,
+        long_away: &none,
+        dice: 0,
+    };
+    net.hosts[1].handle_council(proposer, CouncilMessage { epoch, ballot, body }, &around);
+    net.hosts[1].begin_leaving();
+    assert_eq!(net.hosts[1].give_all(dead), Err(GiveError::Fenced));
+    assert!(!net.hosts[1].owned_blocks().is_empty(), "nothing was written");
+    net.hosts[1].give_all(proposer).unwrap();
 }

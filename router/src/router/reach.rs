@@ -46,7 +46,7 @@ impl Router {
     }
 
     /// How long changes are collected of which there are the more the more hosts there are.
-    pub(super) fn pause(&self, for_each: Duration, most: Duration) -> Duration {
+    pub fn pause(&self, for_each: Duration, most: Duration) -> Duration {
         let members = u32::try_from(self.members.len() / 2).unwrap_or(u32::MAX);
         for_each.saturating_mul(members).min(most)
     }

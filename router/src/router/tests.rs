@@ -1,6 +1,4 @@
-//! Two and three routers with virtual time, real stores and links that can lose or hold frames.
-
-use std::collections::{BTreeMap, VecDeque};
+//! Few routers with virtual time: see [`world`].
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -10,275 +8,13 @@ use crate::Kind;
 use crate::{
     frame::Digest,
     neighbour::{DELTA_BYTES, WINDOW_BYTES},
-    store::{Cursor, Register, Return, Store, VersionVector},
+    store::{Cursor, Return, Store},
 };
 
-/// Anything by number, written by one host each.
-#[derive(Debug, Clone)]
-struct Blobs;
+#[macro_use]
+mod world;
 
-impl Register for Blobs {
-    type Key = (PeerId, u32);
-    type Value = Vec<u8>;
-
-    const SINGLE_WRITER: bool = true;
-
-    fn validate(origin: PeerId, key: &Self::Key, _: &Self::Value) -> Result<(), String> {
-        if key.0 == origin { Ok(()) } else { Err("not its own".to_owned()) }
-    }
-}
-
-/// Anything by number, written by all.
-#[derive(Debug, Clone)]
-struct Shared;
-
-impl Register for Shared {
-    type Key = u32;
-    type Value = u32;
-
-    const SINGLE_WRITER: bool = false;
-
-    fn validate(_: PeerId, _: &u32, _: &u32) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-fn peer(n: u8) -> PeerId {
-    PeerId::new([n; 16])
-}
-
-fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
-
-/// A router with its replicas, its open links (ours to theirs) and what came of it.
-struct Host {
-    router: Router,
-    ring: Store<Shared>,
-    zone: Store<Blobs>,
-    delivered: Vec<(PeerId, Vec<u8>)>,
-    closed: Vec<LinkId>,
-    dialled: Vec<SocketAddr>,
-    sent_bytes: usize,
-}
-
-impl Host {
-    fn new(n: u8) -> Self {
-        Self {
-            router: Router::new(peer(n), u64::from(n)),
-            ring: Store::new(peer(n)),
-            zone: Store::new(peer(n)),
-            delivered: Vec::new(),
-            closed: Vec::new(),
-            dialled: Vec::new(),
-            sent_bytes: 0,
-        }
-    }
-
-    fn write_ring(&mut self, number: u32) {
-        self.ring.write(number, 7);
-        self.ring.mark_durable(self.ring.own_counter());
-    }
-
-    fn write(&mut self, number: u32, bytes: usize) {
-        self.zone.write((self.router.me, number), vec![7; bytes]);
-        self.zone.mark_durable(self.zone.own_counter());
-    }
-}
-
-macro_rules! replicas {
-    ($host:expr) => {
-        Replicas { ring: &mut $host.ring, zone: &mut $host.zone }
-    };
-}
-
-/// Hosts by number and the pairs of links between them.
-struct World {
-    hosts: BTreeMap<u8, Host>,
-    /// The other end of each open end.
-    ends: BTreeMap<(u8, LinkId), (u8, LinkId)>,
-    wire: VecDeque<(u8, LinkId, Vec<u8>)>,
-    now: Time,
-    links: u64,
-    /// How many of the next deltas are lost.
-    lose_deltas: usize,
-    /// Deltas of the ring that were sent: from whom to whom.
-    ring_deltas: Vec<(u8, u8)>,
-    /// Whether bytes that were given to a link are reported as sent.
-    reports_sent: bool,
-}
-
-impl World {
-    /// Settled hosts that describe themselves.
-    fn new(numbers: &[u8]) -> Self {
-        let mut world = Self::unsettled(numbers);
-        for n in numbers {
-            world.settle(*n);
-        }
-        world.run(Duration::ZERO);
-        world
-    }
-
-    fn unsettled(numbers: &[u8]) -> Self {
-        Self {
-            hosts: numbers.iter().map(|n| (*n, Host::new(*n))).collect(),
-            ends: BTreeMap::new(),
-            wire: VecDeque::new(),
-            now: Time::from_micros(1),
-            links: 0,
-            lose_deltas: 0,
-            ring_deltas: Vec::new(),
-            reports_sent: true,
-        }
-    }
-
-    fn settle(&mut self, n: u8) {
-        let host = self.hosts.get_mut(&n).unwrap();
-        host.router.settle(self.now);
-        let (name, endpoints) = (format!("host{n}"), vec![address(n)]);
-        host.router.describe(Info { name, endpoints, incarnation: 1, left: false });
-    }
-
-    fn host(&mut self, n: u8) -> &mut Host {
-        self.hosts.get_mut(&n).unwrap()
-    }
-
-    fn up(&self, link: LinkId, other: u8, dialled: bool, incarnation: u64) -> LinkUp {
-        let remote = address(other);
-        let dialled = dialled.then_some(remote);
-        LinkUp { link, peer: peer(other), incarnation, remote, dialled }
-    }
-
-    /// Two ends of a link that `dialler` dialled, not yet told to anybody.
-    fn ends(&mut self, dialler: u8, other: u8) -> [(u8, LinkUp); 2] {
-        self.links += 2;
-        let [a, b] = [LinkId(self.links), LinkId(self.links + 1)];
-        self.ends.insert((dialler, a), (other, b));
-        self.ends.insert((other, b), (dialler, a));
-        [(dialler, self.up(a, other, true, 1)), (other, self.up(b, dialler, false, 1))]
-    }
-
-    fn tell(&mut self, (n, up): (u8, LinkUp)) {
-        let now = self.now;
-        let host = self.host(n);
-        host.router.link_up(up, &replicas!(host), now);
-        self.collect(n);
-    }
-
-    fn link(&mut self, dialler: u8, other: u8) {
-        for end in self.ends(dialler, other) {
-            self.tell(end);
-        }
-    }
-
-    /// Cuts every link between two hosts without telling them.
-    fn cut(&mut self, a: u8, b: u8) {
-        self.ends.retain(|(from, _), (to, _)| !(*from == a && *to == b || *from == b && *to == a));
-    }
-
-    fn collect(&mut self, n: u8) {
-        // Longer than what others wrote waits to be passed on.
-        self.now = self.now + Duration::from_millis(1);
-        let now = self.now;
-        let host = self.hosts.get_mut(&n).unwrap();
-        let members = host.router.members_mut();
-        members.mark_durable(members.own_counter());
-        host.router.pump(&replicas!(host), now);
-        while let Some(effect) = host.router.poll_effect() {
-            match effect {
-                Effect::Send { link, bytes, .. } => {
-                    host.sent_bytes += bytes.len();
-                    if self.reports_sent {
-                        host.router.sent(link, bytes.len());
-                    }
-                    let frame = Frame::decode(&bytes);
-                    let delta = matches!(frame, Ok(Frame::Delta { .. }));
-                    if let (Ok(Frame::Delta { kind: Kind::Ring, .. }), Some((to, _))) =
-                        (frame, self.ends.get(&(n, link)))
-                    {
-                        self.ring_deltas.push((n, *to));
-                    }
-                    if delta && self.lose_deltas > 0 {
-                        self.lose_deltas -= 1;
-                    } else if let Some((to, end)) = self.ends.get(&(n, link)) {
-                        self.wire.push_back((*to, *end, bytes));
-                    }
-                }
-                Effect::Close { link, .. } => {
-                    host.closed.push(link);
-                    if let Some((to, end)) = self.ends.remove(&(n, link)) {
-                        self.ends.remove(&(to, end));
-                        self.wire.push_back((to, end, Vec::new()));
-                    }
-                }
-                Effect::Deliver { from, payload } => host.delivered.push((from, payload)),
-                Effect::Dial(target) => host.dialled.push(target),
-                Effect::Behind { .. } | Effect::Notice { .. } => {}
-            }
-            if host.router.pump_due() {
-                host.router.pump(&replicas!(host), now);
-            }
-        }
-    }
-
-    /// Delivers all frames until there are none; an empty one is the end of its link.
-    fn deliver(&mut self) {
-        for n in self.hosts.keys().copied().collect::<Vec<_>>() {
-            self.collect(n);
-        }
-        while let Some((n, link, bytes)) = self.wire.pop_front() {
-            let now = self.now;
-            let host = self.host(n);
-            if bytes.is_empty() {
-                host.router.link_down(link, "closed by the other side", now);
-            } else {
-                host.router.on_frame(link, &bytes, &mut replicas!(host), now);
-            }
-            self.collect(n);
-        }
-    }
-
-    /// Lets the time pass, waking whoever wants to be woken.
-    fn run(&mut self, span: Duration) {
-        let end = self.now + span;
-        loop {
-            for n in self.hosts.keys().copied().collect::<Vec<_>>() {
-                let now = self.now;
-                let host = self.host(n);
-                host.router.timeout(&replicas!(host), now);
-                let next = host.router.poll_timeout();
-                assert!(next.is_none_or(|at| at > now), "host {n} wants to be woken at once again");
-            }
-            self.deliver();
-            let next = self.hosts.values().filter_map(|host| host.router.poll_timeout()).min();
-            match next.filter(|at| *at <= end) {
-                Some(at) => self.now = at.max(self.now + Duration::from_micros(1)),
-                None => break,
-            }
-        }
-        self.now = self.now.max(end);
-    }
-
-    fn vectors(&self, n: u8) -> [VersionVector; 3] {
-        let host = &self.hosts[&n];
-        [host.router.members().announced(), host.ring.announced(), host.zone.announced()]
-    }
-
-    fn assert_equal(&self, why: &str) {
-        let first = *self.hosts.keys().next().unwrap();
-        for n in self.hosts.keys() {
-            assert_eq!(
-                self.vectors(*n),
-                self.vectors(first),
-                "{why}: hosts {first} and {n} differ"
-            );
-        }
-    }
-}
-
-fn address(n: u8) -> SocketAddr {
-    format!("192.0.2.{n}:7780").parse().unwrap()
-}
+use world::{Blobs, Host, World, address, peer, secs};
 
 #[test]
 fn a_link_makes_two_hosts_equal_at_once() {
@@ -381,10 +117,7 @@ fn silence_closes_a_link_and_any_byte_keeps_it() {
 
 #[test]
 fn a_chain_passes_entries_and_messages_on() {
-    let mut world = World::new(&[1, 2, 3]);
-    world.link(1, 2);
-    world.link(2, 3);
-    world.run(secs(3));
+    let mut world = World::linked(&[1, 2, 3], &[(1, 2), (2, 3)]);
     world.assert_equal("along a chain");
     let hop = world.hosts[&1].router.paths()[&peer(3)];
     assert_eq!((hop.via, hop.hops), (peer(2), 2));
@@ -405,12 +138,7 @@ fn a_chain_passes_entries_and_messages_on() {
 
 #[test]
 fn the_ring_is_not_passed_on_to_who_has_it_from_its_writer() {
-    let mut world = World::new(&[1, 2, 3, 4]);
-    world.link(1, 2);
-    world.link(2, 3);
-    world.link(1, 3);
-    world.link(3, 4);
-    world.run(secs(3));
+    let mut world = World::linked(&[1, 2, 3, 4], &[(1, 2), (2, 3), (1, 3), (3, 4)]);
     world.ring_deltas.clear();
     world.host(1).write_ring(1);
     world.run(Duration::from_millis(500));
@@ -427,11 +155,7 @@ fn the_ring_is_not_passed_on_to_who_has_it_from_its_writer() {
 
 #[test]
 fn who_missed_its_writers_delta_of_the_ring_asks_for_it() {
-    let mut world = World::new(&[1, 2, 3]);
-    world.link(1, 2);
-    world.link(2, 3);
-    world.link(1, 3);
-    world.run(secs(3));
+    let mut world = World::linked(&[1, 2, 3], &[(1, 2), (2, 3), (1, 3)]);
     world.host(1).write_ring(1);
     world.lose_deltas = 1;
     world.run(secs(4));
@@ -440,10 +164,7 @@ fn who_missed_its_writers_delta_of_the_ring_asks_for_it() {
 
 #[test]
 fn who_leaves_is_answered_over_others() {
-    let mut world = World::new(&[1, 2, 3]);
-    world.link(1, 2);
-    world.link(2, 3);
-    world.run(secs(3));
+    let mut world = World::linked(&[1, 2, 3], &[(1, 2), (2, 3)]);
     leaves(&mut world);
     assert!(!world.hosts[&1].router.paths().contains_key(&peer(3)));
     assert!(!world.host(1).router.send_to(peer(3), b"hello".to_vec()));
@@ -459,10 +180,7 @@ fn who_leaves_is_answered_over_others() {
 
 #[test]
 fn a_message_that_was_passed_on_too_often_ends() {
-    let mut world = World::new(&[1, 2, 3]);
-    world.link(1, 2);
-    world.link(2, 3);
-    world.run(secs(3));
+    let mut world = World::linked(&[1, 2, 3], &[(1, 2), (2, 3)]);
     let link = world.hosts[&2].router.link_to(peer(1)).unwrap().link;
     for (hops_left, arrives) in [(1, 1), (0, 1)] {
         let frame = Frame::Routed { from: peer(1), to: peer(3), hops_left, payload: vec![] };
@@ -702,4 +420,48 @@ fn no_frame_however_mangled_panics_or_hurts_another_link() {
             world.tell((1, up));
         }
     }
+}
+
+#[test]
+fn the_ways_back_to_strangers_are_bounded() {
+    let mut world = World::linked(&[1, 2], &[(1, 2)]);
+    let link = world.hosts[&1].router.link_to(peer(2)).unwrap().link;
+    let now = world.now;
+    let host = world.host(1);
+    for number in 0..2 * WAYS_BACK_MAX as u128 {
+        let from = PeerId::new((number + 1000).to_be_bytes());
+        let frame = Frame::Routed { from, to: peer(1), hops_left: 3, payload: vec![] };
+        host.router.on_frame(link, &frame.encode(), &mut replicas!(host), now);
+    }
+    assert_eq!(host.router.ways_back.len(), WAYS_BACK_MAX);
+}
+
+#[test]
+fn what_others_write_is_passed_on_in_bursts_where_there_are_many() {
+    let mut world = World::linked(&[1, 2, 3], &[(1, 2), (2, 3)]);
+    let pause = |world: &World| world.hosts[&2].router.pause(Duration::from_millis(1), secs(1));
+    assert_eq!(pause(&world), Duration::from_millis(3));
+    // As many as fill the pause, all of whom host 1 has heard of.
+    for n in 10..=250 {
+        let mut other = crate::member::Members::new(peer(n));
+        let info = Info { name: n.to_string(), endpoints: vec![], incarnation: 1, left: false };
+        other.write(MemberKey::Info(peer(n)), MemberValue::Info(info));
+        let reach = crate::member::Reach::Only([].into());
+        other.write(MemberKey::Reach(peer(n)), MemberValue::Reach(reach));
+        other.mark_durable(2);
+        let bytes = other.delta(&Cursor::default(), |_| true, usize::MAX).bytes;
+        world.host(1).router.members_mut().apply(&bytes).unwrap();
+    }
+    world.run(secs(3));
+    assert_eq!(pause(&world), Duration::from_millis(244));
+    world.ring_deltas.clear();
+    for number in 0..20 {
+        world.host(1).write_ring(number);
+        world.run(Duration::from_micros(500));
+    }
+    world.run(Duration::from_millis(500));
+    let count = |way| world.ring_deltas.iter().filter(|sent| **sent == way).count();
+    assert_eq!(count((1, 2)), 20, "one's own writes at once");
+    assert!(count((2, 3)) <= 4, "{} times", count((2, 3)));
+    world.assert_equal("after the bursts");
 }

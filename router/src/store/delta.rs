@@ -277,19 +277,14 @@ impl<R: Register> Store<R> {
     /// Encodes the entries of what [`Store::lacking`] said; `None` when they are more than the
     /// budget, and [`Store::delta`] has to cut. Costs nothing for what the receiver has.
     pub fn delta_of(&self, lacking: &Intervals, budget: usize) -> Option<Vec<u8>> {
-        let mut size = 0;
+        let have = lacking.iter().map(|(origin, after, _)| (*origin, *after));
+        let mut cursor = Cursor::at(VersionVector { dots: have.collect() });
+        let mut left = budget;
         let mut runs = Vec::with_capacity(lacking.len());
-        for &(origin, after, upto) in lacking {
-            let mut entries = Vec::new();
-            size += RUN_HEAD_BYTES;
-            for (counter, key, value) in self.told(origin, after, upto) {
-                size += codec::encoded_len(&(counter, key, value));
-                entries.push((counter, key.clone(), value.clone()));
-            }
-            if size > budget {
-                return None;
-            }
-            runs.push(Run { origin, after, upto, others: Others::Unsaid, entries });
+        for &(origin, _, upto) in lacking {
+            let (run, bytes) = self.run((origin, upto), &mut cursor, (left, None));
+            left = left.checked_sub(bytes).filter(|_| run.upto == upto)?;
+            runs.push(run);
         }
         Some(codec::encode(&runs))
     }
