@@ -325,6 +325,11 @@ impl Zone {
         self.hidden.remove(&peer).then_some(ZoneChange::Show(peer))
     }
 
+    /// The hosts whose records are hidden.
+    pub fn hidden(&self) -> impl Iterator<Item = PeerId> {
+        self.hidden.iter().copied()
+    }
+
     /// Whether a host's records are hidden.
     pub fn is_hidden(&self, peer: PeerId) -> bool {
         self.hidden.contains(&peer)

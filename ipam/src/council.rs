@@ -145,6 +145,16 @@ impl Ipam {
         }
     }
 
+    /// The peers that were removed and have not been heard of since.
+    pub fn removed(&self) -> BTreeSet<PeerId> {
+        let all = self.ring.range(RingKey::Removed(PeerId::new([0; 16]))..);
+        let removed = all.filter_map(|(key, entry)| match (key, entry.value) {
+            (RingKey::Removed(peer), RingValue::Removed { .. }) => Some(*peer),
+            _ => None,
+        });
+        removed.collect()
+    }
+
     /// Whether a peer was removed and has not been heard of since.
     pub fn is_removed(&self, peer: PeerId) -> bool {
         self.removal_of(peer).is_some()

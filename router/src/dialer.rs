@@ -2,7 +2,11 @@
 //!
 //! It does not know why somebody is wanted; the router says who is, each time.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use rand::{Rng, RngExt};
 
@@ -16,6 +20,8 @@ const BACKOFF_ALIVE_MAX: Duration = Duration::from_secs(2);
 const ALIVE_PER_ROUND: u32 = 8;
 /// The longest back-off to somebody whom nobody reaches.
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
+/// Where there are more, those are dialled together that are due within this much for each round.
+const TOGETHER: Duration = Duration::from_millis(10);
 /// Back-off after a refusal: a wrong token does not become right by trying.
 const BACKOFF_REFUSED: Duration = Duration::from_secs(60);
 /// The peer with the greater id lets the other dial first, so that one link comes of it, not two.
@@ -59,13 +65,16 @@ pub struct Call {
 }
 
 /// All dialling.
+///
+/// Invariants: `queue` has exactly the calls that wait for their next attempt, `under_way` exactly
+/// those that are at one, each where it says so itself.
 #[derive(Debug, Default)]
 pub struct Dialer {
     calls: BTreeMap<Callee, Call>,
+    queue: BTreeSet<(Time, Callee)>,
+    under_way: BTreeSet<(SocketAddr, Callee)>,
     /// How many are wanted whom others reach.
     alive: u32,
-    /// When the next attempt is due.
-    next: Option<Time>,
 }
 
 impl Dialer {
@@ -97,29 +106,31 @@ impl Dialer {
         self.calls.extend(
             under_way.map(|(callee, call)| (callee, Call { endpoints: Vec::new(), ..call })),
         );
-        self.look_ahead();
+        let idle = self.calls.iter().filter(|(_, call)| call.dialling.is_none());
+        self.queue = idle.map(|(callee, call)| (call.at, *callee)).collect();
     }
 
     /// The addresses to dial now.
     pub fn due(&mut self, now: Time) -> Vec<SocketAddr> {
-        if self.next.is_none_or(|at| at > now) {
+        if self.poll_timeout().is_none_or(|at| at > now) {
             return Vec::new();
         }
-        let is_due =
-            |call: &Call| call.dialling.is_none() && call.at <= now && !call.endpoints.is_empty();
+        let until = now + TOGETHER * (self.crowd() - 1);
         let mut due = Vec::new();
-        let callees: Vec<Callee> =
-            self.calls.iter().filter(|(_, call)| is_due(call)).map(|(callee, _)| *callee).collect();
-        for callee in callees {
-            let call = &self.calls[&callee];
+        while let Some((at, callee)) = self.queue.pop_first() {
+            if at > until {
+                self.queue.insert((at, callee));
+                break;
+            }
+            let call = self.calls.get_mut(&callee).expect("what is queued is a call");
             let endpoint = call.endpoints[call.attempts as usize % call.endpoints.len()];
+            call.dialling = Some(endpoint);
             // Two callees at one address share the attempt: two links at once would come of it.
-            if !self.calls.values().any(|other| other.dialling == Some(endpoint)) {
+            if !at_address(&self.under_way, endpoint).any(|_| true) {
                 due.push(endpoint);
             }
-            self.calls.get_mut(&callee).expect("it is there").dialling = Some(endpoint);
+            self.under_way.insert((endpoint, callee));
         }
-        self.look_ahead();
         due
     }
 
@@ -131,14 +142,20 @@ impl Dialer {
     /// An attempt gave no link.
     pub fn failed(&mut self, target: SocketAddr, error: DialError, now: Time, rng: &mut impl Rng) {
         let crowd = self.crowd();
-        for call in self.calls.values_mut().filter(|call| call.dialling == Some(target)) {
+        for callee in at_address(&self.under_way, target).collect::<Vec<_>>() {
+            self.under_way.remove(&(target, callee));
+            let call = self.calls.get_mut(&callee).expect("what is under way is a call");
             call.dialling = None;
+            if call.endpoints.is_empty() {
+                self.calls.remove(&callee);
+                continue;
+            }
             call.attempts = call.attempts.saturating_add(1);
             // The next endpoint is tried at once, whatever this one said: an address may be right
             // in one network and somebody else's in another. The back-off is between rounds.
             let endpoints = u32::try_from(call.endpoints.len()).unwrap_or(u32::MAX).max(1);
             let rounds = call.attempts / endpoints;
-            let span = if call.attempts % endpoints != 0 {
+            let span = if !call.attempts.is_multiple_of(endpoints) {
                 BACKOFF_MIN
             } else if error.is_refusal() {
                 BACKOFF_REFUSED
@@ -151,18 +168,18 @@ impl Dialer {
             };
             call.at = now + span / 2 + jitter(span / 2, rng);
             call.error = Some(error.clone());
+            self.queue.insert((call.at, callee));
         }
-        self.calls.retain(|_, call| call.dialling.is_some() || !call.endpoints.is_empty());
-        self.look_ahead();
     }
 
     /// An attempt gave a link, to this peer. Whoever else was expected there is tried again later:
     /// another host has its address now.
     pub fn succeeded(&mut self, target: SocketAddr, peer: PeerId, now: Time, rng: &mut impl Rng) {
-        self.calls.retain(|callee, call| {
-            let other = matches!(callee, Callee::Peer(expected) if *expected != peer);
-            call.dialling != Some(target) || other
-        });
+        let found = |callee: &Callee| !matches!(callee, Callee::Peer(other) if *other != peer);
+        for callee in at_address(&self.under_way, target).filter(found).collect::<Vec<_>>() {
+            self.under_way.remove(&(target, callee));
+            self.calls.remove(&callee);
+        }
         let other = DialError::Unreachable("another host has this address now".to_owned());
         self.failed(target, other, now, rng);
     }
@@ -174,21 +191,26 @@ impl Dialer {
 
     /// Dial this one at the next chance, whatever its back-off.
     pub fn hurry(&mut self, callee: Callee) {
-        if let Some(call) = self.calls.get_mut(&callee) {
-            call.at = Time::ZERO;
+        let Some(call) = self.calls.get_mut(&callee) else { return };
+        if self.queue.remove(&(call.at, callee)) {
+            self.queue.insert((Time::ZERO, callee));
         }
-        self.look_ahead();
+        call.at = Time::ZERO;
     }
 
     /// When the next attempt is due.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.next
+        self.queue.first().map(|(at, _)| *at)
     }
+}
 
-    fn look_ahead(&mut self) {
-        let idle = |call: &&Call| call.dialling.is_none() && !call.endpoints.is_empty();
-        self.next = self.calls.values().filter(idle).map(|call| call.at).min();
-    }
+/// Who is being dialled at an address.
+fn at_address(
+    under_way: &BTreeSet<(SocketAddr, Callee)>,
+    address: SocketAddr,
+) -> impl Iterator<Item = Callee> {
+    let from = under_way.range((address, Callee::Peer(PeerId::new([0; 16])))..);
+    from.take_while(move |(at, _)| *at == address).map(|(_, callee)| *callee)
 }
 
 fn jitter(span: Duration, rng: &mut impl Rng) -> Duration {

@@ -11,8 +11,9 @@ use crate::{
 };
 
 /// A hash of three version vectors, without those who left: what these said goes some time later,
-/// at each host by its own clock, and is not worth asking for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// at each host by its own clock, and is not worth asking for. It is the sum of a hash of each
+/// element, so that what one write costs does not grow with the hosts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Digest(pub u128);
 
 impl Digest {
@@ -21,21 +22,30 @@ impl Digest {
         kind == Kind::Ring || member::is_present(members, origin)
     }
 
-    /// The digest of what a host may tell others.
-    pub fn of(vectors: &[VersionVector; Kind::COUNT], members: &Members) -> Self {
+    /// The digest of all that a host may tell.
+    #[cfg(test)]
+    pub(crate) fn of(vectors: &[VersionVector; Kind::COUNT], members: &Members) -> Self {
+        let kinds = Kind::ALL.into_iter().zip(vectors);
+        let elements = kinds.flat_map(|(kind, vector)| vector.dots.iter().map(move |e| (kind, e)));
+        let covered = elements.filter(|(kind, (origin, _))| Self::covers(*kind, **origin, members));
+        covered.fold(Self::default(), |digest, (kind, (origin, counter))| {
+            digest.with(kind, *origin, (0, *counter))
+        })
+    }
+
+    /// The digest in which an element takes the place of another; a counter of 0 is none.
+    #[must_use]
+    pub fn with(self, kind: Kind, origin: PeerId, (before, after): (u64, u64)) -> Self {
         use siphasher::sip128::{Hasher128, SipHasher13};
         use std::hash::Hasher;
-        let mut hasher = SipHasher13::new();
-        for (kind, vector) in Kind::ALL.into_iter().zip(vectors) {
-            for (origin, counter) in &vector.dots {
-                if Self::covers(kind, *origin, members) {
-                    hasher.write(origin.as_bytes());
-                    hasher.write_u64(*counter);
-                }
-            }
-            hasher.write_u8(0xff);
-        }
-        Self(hasher.finish128().as_u128())
+        let of = |counter: u64| {
+            let mut hasher = SipHasher13::new();
+            hasher.write(origin.as_bytes());
+            hasher.write_u64(counter);
+            hasher.write_u8(kind as u8);
+            if counter == 0 { 0 } else { hasher.finish128().as_u128() }
+        };
+        Self(self.0.wrapping_sub(of(before)).wrapping_add(of(after)))
     }
 }
 
@@ -84,7 +94,15 @@ pub enum Frame {
         #[serde(with = "codec::whole")]
         payload: Vec<u8>,
     },
+    /// What the sender has, of what is not passed on over this link: see `router::relay`.
+    Have {
+        /// Per kind, origins and how far it has their entries.
+        names: Names,
+    },
 }
+
+/// Per kind, origins and how far somebody has their entries.
+pub type Names = [Vec<(PeerId, u64)>; Kind::COUNT];
 
 impl Frame {
     /// The frame's bytes.

@@ -128,6 +128,14 @@ pub fn reach(members: &Members, peer: PeerId) -> Option<&Reach> {
     }
 }
 
+/// All that hosts say of their links, in the order of their ids.
+pub fn reaches(members: &Members) -> impl Iterator<Item = (PeerId, &Reach)> {
+    members.iter().filter_map(|(key, entry)| match (key, &entry.value) {
+        (MemberKey::Reach(peer), MemberValue::Reach(reach)) => Some((*peer, reach)),
+        _ => None,
+    })
+}
+
 /// All hosts that are in the mesh and have not left, in the order of their ids.
 pub fn present(members: &Members) -> impl Iterator<Item = (PeerId, &Info)> {
     members.iter().filter_map(|(key, entry)| match (key, &entry.value) {

@@ -10,6 +10,7 @@
 mod dialling;
 mod knowledge;
 mod reach;
+mod relay;
 mod replication;
 mod settling;
 
@@ -25,10 +26,11 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     PeerId, Time,
     dialer::{Call, Callee, Dialer},
-    frame::Frame,
+    frame::{Frame, Names},
     link::{DialError, LinkId, LinkUp},
     member::{self, Info, MemberKey, MemberValue, Members},
     neighbour::{HEARTBEAT, Neighbour, Replicas, SILENCE_MAX, WINDOW_BYTES},
+    replica::Kind,
     told::Told,
     topology::Hop,
 };
@@ -106,6 +108,8 @@ pub struct Router {
     dialer: Dialer,
     /// Links, members or targets changed: who is to be dialled may have, too.
     dial_review: bool,
+    /// When that was last looked at.
+    dials_of: Time,
     /// Something may have to be sent although no replica changed.
     pump_due: bool,
     paths: BTreeMap<PeerId, Hop>,
@@ -123,6 +127,10 @@ pub struct Router {
     /// Nothing is due before, unless `dial_review`.
     quiet_until: Time,
     told: Told,
+    /// Per kind, who has written what was not yet named: see `relay`.
+    unnamed: [BTreeSet<PeerId>; Kind::COUNT],
+    /// What was named with the last heartbeats.
+    named: VecDeque<Names>,
     /// From whom we are getting all that we lack, and until when at most.
     pulling: Option<(LinkId, Time)>,
     /// How often that was asked for.
@@ -157,6 +165,7 @@ impl Router {
             targets: BTreeMap::new(),
             dialer: Dialer::default(),
             dial_review: true,
+            dials_of: Time::ZERO,
             pump_due: false,
             paths: BTreeMap::new(),
             ways_back: BTreeMap::new(),
@@ -167,6 +176,8 @@ impl Router {
             relay_at: None,
             quiet_until: Time::ZERO,
             told: Told::default(),
+            unnamed: Default::default(),
+            named: VecDeque::new(),
             pulling: None,
             pulls: 0,
             told_by: BTreeSet::new(),
@@ -215,13 +226,13 @@ impl Router {
     /// Dials an address from now on; at once, if it was waiting.
     pub fn add_target(&mut self, address: SocketAddr) {
         self.targets.entry(address).or_insert(None);
-        self.dial_review = true;
+        self.review_dials_at_once();
         self.dialer.hurry(Callee::Target(address));
     }
 
     /// Does not dial it any more. Returns whether it was a target.
     pub fn remove_target(&mut self, address: SocketAddr) -> bool {
-        self.dial_review = true;
+        self.review_dials_at_once();
         self.targets.remove(&address).is_some()
     }
 
@@ -316,7 +327,7 @@ impl Router {
             self.notice(true, format!("{target} refused us: {error}"));
         }
         self.dialer.failed(target, error, now, &mut self.rng);
-        self.due_by(now);
+        self.due_by(self.dialer.poll_timeout().unwrap_or(Time::MAX));
     }
 
     /// Bytes came, if not yet a whole frame.
@@ -355,7 +366,7 @@ impl Router {
 
     /// The time has passed: heartbeats, dead links, dialling, what was put off.
     pub fn timeout(&mut self, replicas: &Replicas<'_>, now: Time) {
-        if !self.dial_review && now < self.quiet_until {
+        if now < self.quiet_until && self.dials_at().is_none_or(|at| now < at) {
             return;
         }
         self.drop_silent(now);
@@ -376,7 +387,8 @@ impl Router {
             self.reach_at = None;
             self.publish_reach();
         }
-        if std::mem::take(&mut self.dial_review) {
+        if self.dials_at().is_some_and(|at| at <= now) {
+            (self.dial_review, self.dials_of) = (false, now);
             self.dialer.review(self.wanted(), now, &mut self.rng);
         }
         self.effects.extend(self.dialer.due(now).into_iter().map(Effect::Dial));
@@ -386,13 +398,14 @@ impl Router {
 
     /// When [`Router::timeout`] should be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
-        (self.quiet_until < Time::MAX).then_some(self.quiet_until)
+        let due = self.dials_at().map_or(self.quiet_until, |at| at.min(self.quiet_until));
+        (due < Time::MAX).then_some(due)
     }
 
     fn next_due(&self) -> Time {
         let links = self.neighbours.values().map(|n| self.beat_at.min(n.heard + SILENCE_MAX));
         let own = [self.reach_at, self.paths_at, self.lost_at, self.relay_at];
-        let own = own.into_iter().chain([self.dialer.poll_timeout()]);
+        let own = own.into_iter().chain([self.dials_at(), self.dialer.poll_timeout()]);
         links.chain(own.flatten()).min().unwrap_or(Time::MAX)
     }
 
@@ -422,18 +435,6 @@ impl Router {
             let reason = format!("nothing heard for {} s", SILENCE_MAX.as_secs());
             self.link_down(link, &reason, now);
             self.close(link, &reason);
-        }
-    }
-
-    fn beat(&mut self, replicas: &Replicas<'_>, now: Time) {
-        if self.beat_at > now || self.neighbours.is_empty() {
-            return;
-        }
-        self.beat_at = now + HEARTBEAT;
-        let (_, digest) = self.told.with_digest(&self.members, replicas);
-        let beat = Frame::Heartbeat { digest };
-        for link in self.neighbours.keys().copied().collect::<Vec<_>>() {
-            self.send(link, false, &beat);
         }
     }
 

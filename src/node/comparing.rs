@@ -94,20 +94,18 @@ impl Node {
 
     pub(super) fn compare(&mut self) {
         let Some(since) = self.comparing else { return };
-        let knows_nobody = self.standing_members().len() <= 1;
-        // A disk that is surely as the last run left it is only asked about for a moment.
-        let patience = match (knows_nobody, !self.doubtful) {
-            (true, true) => Some(Duration::ZERO),
-            (true, false) => Some(COMPARE_UNKNOWN),
-            (false, true) => Some(COMPARE_TRUSTED),
-            (false, false) => None,
-        };
         let waited = self.now.since(since);
+        let others = || self.standing_members().len().saturating_sub(1);
         let over = if self.router.is_synced() {
-            let others = self.standing_members().len().saturating_sub(1);
-            let heard = self.router.greeted() >= others || waited >= COMPARE_OTHERS;
-            !self.doubtful || heard
+            !self.doubtful || waited >= COMPARE_OTHERS || self.router.greeted() >= others()
         } else {
+            // A disk that is surely as the last run left it is only asked about for a moment.
+            let patience = match (self.doubtful, others() == 0) {
+                (false, true) => Some(Duration::ZERO),
+                (true, true) => Some(COMPARE_UNKNOWN),
+                (false, false) => Some(COMPARE_TRUSTED),
+                (true, false) => None,
+            };
             patience.is_some_and(|patience| waited >= patience)
         };
         if over && !self.router.is_settled() {

@@ -150,10 +150,15 @@ impl Node {
     /// Members that have neither left nor been removed, this host included.
     pub(super) fn standing_members(&self) -> BTreeSet<PeerId> {
         let members = self.router.members();
-        let present = member::present(members).map(|(peer, _)| peer);
+        let mut standing: Vec<PeerId> = member::present(members).map(|(peer, _)| peer).collect();
         // Who owns something and has not been heard of is one, too.
-        let unheard = self.ipam.owners().filter(|peer| member::info(members, *peer).is_none());
-        present.chain(unheard).filter(|peer| !self.ipam.is_removed(*peer)).collect()
+        let unheard = self.ipam.owners().filter(|peer| {
+            standing.binary_search(peer).is_err() && member::info(members, *peer).is_none()
+        });
+        let unheard: Vec<PeerId> = unheard.collect();
+        standing.extend(unheard);
+        let removed = self.ipam.removed();
+        standing.into_iter().filter(|peer| !removed.contains(peer)).collect()
     }
 
     /// Goes on with what is decided together.
@@ -251,10 +256,10 @@ impl Node {
     /// anew.
     fn forget_removed(&mut self) {
         let members = self.router.members();
-        let known = member::present(members).map(|(peer, _)| peer);
-        let removed = known.filter(|peer| self.ipam.is_removed(*peer) && *peer != self.config.me);
+        let removed = self.ipam.removed().into_iter();
+        let removed = removed.filter(|peer| member::is_present(members, *peer));
         for peer in removed.collect::<Vec<_>>() {
-            if self.router.link_to(peer).is_none() {
+            if peer != self.config.me && self.router.link_to(peer).is_none() {
                 self.forget_peer(peer, Return::Perhaps);
             }
         }

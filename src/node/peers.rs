@@ -163,34 +163,46 @@ impl Node {
     /// Looks who can be reached, when that may have changed.
     pub(super) fn review_peers(&mut self) {
         let due = |away: &Away| away.poll_timeout().is_some_and(|at| at <= self.now);
-        let changed = self.router.generation() != self.peers_generation;
-        // Somebody may be heard of only after it is known that nobody reaches him.
-        let heard = self.heard();
-        let news = changed || self.peers_due().is_some_and(|at| at <= self.now);
+        let news = self.peers_due().is_some_and(|at| at <= self.now);
         if self.mesh.is_none() || !(news || self.away.values().any(due)) {
             return;
         }
+        let changed = self.router.generation() != self.peers_generation;
+        // Somebody may be heard of only after it is known that nobody reaches him.
+        let heard = self.heard();
         self.peers_reviewed = self.now;
         self.peers_heard = heard;
         self.peers_generation = self.router.generation();
-        let reachable: BTreeSet<PeerId> = self.router.paths().keys().copied().collect();
         if changed {
-            let asked = if self.may_ask_for_space() { reachable.clone() } else { BTreeSet::new() };
+            let reachable = self.router.paths().keys().copied();
+            let asked =
+                if self.may_ask_for_space() { reachable.collect() } else { BTreeSet::new() };
             self.ipam.set_reachable(asked);
             self.replan_soon();
         }
-        let mut known: BTreeSet<PeerId> = self.zone.store().vector().dots.keys().copied().collect();
-        known.extend(member::present(self.router.members()).map(|(peer, _)| peer));
-        known.remove(&self.config.me);
-        self.away.retain(|peer, _| known.contains(peer));
-        for peer in known {
-            self.review_peer(peer, reachable.contains(&peer));
+        let paths = self.router.paths();
+        // Whoever left while it was away may have no entry any more and is hidden all the same.
+        let back: Vec<PeerId> =
+            self.zone.hidden().filter(|peer| paths.contains_key(peer)).collect();
+        let described = member::present(self.router.members()).map(|(peer, _)| peer);
+        let named = self.zone.store().vector().dots.keys().copied();
+        let gone = |peer: &PeerId| *peer != self.config.me && !paths.contains_key(peer);
+        let gone: BTreeSet<PeerId> = described.chain(named).filter(gone).collect();
+        for peer in back {
+            self.show(peer, true);
+        }
+        self.away.retain(|peer, _| gone.contains(peer));
+        for peer in gone {
+            self.is_away(peer);
         }
     }
 
-    /// When peers are reviewed of whom something was heard for the first time.
+    /// When peers are reviewed of whom something was heard for the first time, or that others
+    /// reach. One's own links change so rarely that nobody waits for them.
     pub(super) fn peers_due(&self) -> Option<Time> {
-        (self.heard() != self.peers_heard).then(|| self.peers_reviewed + self.pause())
+        let news =
+            self.heard() != self.peers_heard || self.router.generation() != self.peers_generation;
+        news.then(|| self.peers_reviewed + self.pause())
     }
 
     /// How many entries the members and how many origins the zone has.
@@ -198,12 +210,7 @@ impl Node {
         (self.router.members().len(), self.zone.store().vector().dots.len())
     }
 
-    fn review_peer(&mut self, peer: PeerId, reachable: bool) {
-        if reachable {
-            // Whoever left while it was away may have no entry any more and is hidden all the same.
-            self.away.remove(&peer);
-            return self.show(peer, true);
-        }
+    fn is_away(&mut self, peer: PeerId) {
         let now = self.now;
         let away = self.away.entry(peer).or_insert(Away { since: now, hidden: false });
         if !away.hidden && now.since(away.since) >= HIDE_AFTER {

@@ -1,14 +1,30 @@
 //! Whom the router wants a link to.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use super::Router;
 use crate::{
+    Time,
     dialer::{Callee, Wanted},
     member,
 };
 
+/// For each member it is looked this much more rarely who is to be dialled.
+const REVIEW_DELAY: Duration = Duration::from_millis(5);
+/// But never more rarely than this.
+const REVIEW_DELAY_MAX: Duration = Duration::from_secs(2);
+
 impl Router {
+    /// When it is to be looked at who is to be dialled.
+    pub(super) fn dials_at(&self) -> Option<Time> {
+        self.dial_review.then(|| self.dials_of + self.pause(REVIEW_DELAY, REVIEW_DELAY_MAX))
+    }
+
+    /// A person waits.
+    pub(super) fn review_dials_at_once(&mut self) {
+        (self.dial_review, self.dials_of) = (true, Time::ZERO);
+    }
+
     /// To whom there should be a link and is none.
     pub(super) fn wanted(&self) -> Vec<Wanted> {
         let mut wanted = Vec::new();

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{RELAY_AFTER, Router};
+use super::{RELAY_AFTER, Router, relay::TREE_ABOVE};
 use crate::{
     PeerId, Time,
     member::{self, MemberKey, MemberValue, Reach},
-    topology,
+    topology::Graph,
 };
 
 /// Own link changes are published this much later, so that a burst of them is one write.
@@ -56,18 +56,22 @@ impl Router {
         (self.paths_of, self.paths_at) = (now, None);
         self.dial_review = true;
         let links = self.by_peer.keys().copied().collect();
-        let paths = topology::paths(&self.members, self.me, &links);
+        let graph = Graph::new(&self.members, self.me, &links);
+        let paths = graph.paths();
+        let tree = (self.members.len() / 2 > TREE_ABOVE).then(|| graph.tree());
         let mut changed = std::mem::take(&mut self.described) || paths != self.paths;
         self.paths = paths;
+        self.mark_tree(tree.as_ref());
         // Whoever is known but was never linked counts as lost from the moment that it is known.
         let others = member::present(&self.members).map(|(peer, _)| peer);
         let unlinked = others.filter(|peer| *peer != self.me && !links.contains(peer));
         let before = std::mem::take(&mut self.lost);
-        for peer in unlinked {
+        let lost = unlinked.map(|peer| {
             let known = before.get(&peer).copied();
             changed |= known.is_none();
-            self.lost.insert(peer, known.unwrap_or(Some(now + RELAY_AFTER)));
-        }
+            (peer, known.unwrap_or(Some(now + RELAY_AFTER)))
+        });
+        self.lost = lost.collect();
         changed |= before.len() != self.lost.len();
         self.generation += u64::from(changed);
         self.lost_at = self.lost.values().flatten().min().copied();

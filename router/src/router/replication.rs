@@ -49,6 +49,12 @@ impl Router {
             Frame::Delta { kind, bytes } => {
                 return self.on_delta(link, (kind, &bytes), replicas, now);
             }
+            Frame::Have { names } => {
+                let known = self.told.vectors(&self.members, replicas);
+                if let Some(neighbour) = self.neighbours.get_mut(&link) {
+                    neighbour.names(&names, known);
+                }
+            }
             Frame::Routed { from, to, hops_left: _, payload } if to == self.me => {
                 self.note_way_back(from, link);
                 self.effects.push_back(Effect::Deliver { from, payload });
@@ -92,7 +98,7 @@ impl Router {
         let neighbour = self.neighbours.get_mut(&link).expect("it has just sent something");
         let (vectors, ours) = self.told.with_digest(&self.members, replicas);
         if digest == ours {
-            neighbour.is_equal(vectors, &self.members);
+            neighbour.is_equal((digest, vectors), &self.members);
         }
         let differs = neighbour.differs(digest, ours);
         self.ask_if(differs, link, replicas, now);
@@ -236,7 +242,10 @@ impl Router {
         }
         (self.relayed, self.relay_at) = (now, None);
         let fresh = match self.told.fresh(&self.members, replicas) {
-            Some(fresh) => self.concerned(fresh),
+            Some(fresh) => {
+                self.note_unnamed(&fresh);
+                self.concerned(fresh)
+            }
             // Something was dropped: all have to be told.
             None => {
                 self.look_again();

@@ -13,6 +13,7 @@ use crate::{
 
 #[macro_use]
 mod world;
+mod relay;
 
 use world::{Blobs, Host, World, address, peer, secs};
 
@@ -375,6 +376,7 @@ fn frames(world: &World) -> Vec<Vec<u8>> {
         Frame::Want { vectors, pull: 1 },
         Frame::Synced { pull: 1 },
         Frame::Routed { from, to, hops_left: 3, payload: vec![1, 2, 3] },
+        Frame::Have { names: [vec![(from, 1)], vec![(to, 7), (from, 2)], vec![]] },
     ];
     frames.extend(Kind::ALL.map(|kind| Frame::Delta { kind, bytes: bytes.clone() }));
     let members = world.hosts[&2].router.members();

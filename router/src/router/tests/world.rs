@@ -97,6 +97,8 @@ pub(super) struct World {
     pub(super) links: u64,
     /// How many of the next deltas are lost.
     pub(super) lose_deltas: usize,
+    /// Who gets no deltas.
+    pub(super) deaf: Option<u8>,
     /// Deltas of the ring that were sent: from whom to whom.
     pub(super) ring_deltas: Vec<(u8, u8)>,
     /// Whether bytes that were given to a link are reported as sent.
@@ -130,6 +132,7 @@ impl World {
             now: Time::from_micros(1),
             links: 0,
             lose_deltas: 0,
+            deaf: None,
             ring_deltas: Vec::new(),
             reports_sent: true,
         }
@@ -203,7 +206,9 @@ impl World {
                     }
                     if delta && self.lose_deltas > 0 {
                         self.lose_deltas -= 1;
-                    } else if let Some((to, end)) = self.ends.get(&(n, link)) {
+                    } else if let Some((to, end)) = self.ends.get(&(n, link))
+                        && !(delta && self.deaf == Some(*to))
+                    {
                         self.wire.push_back((*to, *end, bytes));
                     }
                 }
