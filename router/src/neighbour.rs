@@ -249,13 +249,18 @@ impl Neighbour {
         // to their origin and so cannot have them from there, or whose origin is gone; in a large
         // mesh only along a tree, or when that has failed: see `router::relay`.
         // (The ring goes whole or not at all: see the store.)
+        let is_ring = kind == Kind::Ring;
+        let cursor = &self.cursors[kind as usize];
         let wanted = |origin: PeerId| {
             let ours = || relays || overdue.contains(&origin);
             let claims = || links.is_some_and(|links| links.claims(origin));
             let told = || claims() && is_told(members, origin, peer);
-            origin == me || serving || (origin != peer && ours() && !told())
+            // That somebody has left says nothing to who has never heard of it.
+            let says = || is_ring || member::is_present(members, origin);
+            let known = || cursor.have.get(&origin) > 0;
+            origin == me
+                || (serving || (origin != peer && ours() && !told())) && (says() || known())
         };
-        let is_ring = kind == Kind::Ring;
         let these = [fresh, overdue].concat();
         let mut among = (!self.behind).then_some(&these[..]);
         if let Some(these) = among
@@ -271,7 +276,6 @@ impl Neighbour {
             Kind::Ring => &*replicas.ring,
             Kind::Zone => &*replicas.zone,
         };
-        let cursor = &mut self.cursors[kind as usize];
         let lacking = replica.source().lacking(cursor, &wanted, among);
         if lacking.as_ref().is_some_and(Vec::is_empty) {
             return None;
@@ -286,13 +290,13 @@ impl Neighbour {
         if let (Some(lacking), Some((same, frame))) = (&lacking, &*made)
             && lacking == same
         {
-            cursor.pass(lacking);
+            self.cursors[kind as usize].pass(lacking);
             return Some(frame.clone());
         }
         // Most often it is little, and then costs what is told, not what there is.
         let told = lacking.as_ref().and_then(|all| replica.delta_of(all, DELTA_BYTES));
         if let (Some(lacking), Some(bytes)) = (&lacking, told) {
-            cursor.pass(lacking);
+            self.cursors[kind as usize].pass(lacking);
             let frame = Frame::Delta { kind, bytes }.encode();
             *made = Some((lacking.clone(), frame.clone()));
             return Some(frame);
@@ -301,7 +305,7 @@ impl Neighbour {
         if delta.bytes.is_empty() {
             return None;
         }
-        *cursor = delta.cursor;
+        self.cursors[kind as usize] = delta.cursor;
         let frame = Frame::Delta { kind, bytes: delta.bytes }.encode();
         if let Some(lacking) = lacking.filter(|_| !delta.more) {
             *made = Some((lacking, frame.clone()));

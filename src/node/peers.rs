@@ -31,6 +31,9 @@ const COLLECT_EVERY: Duration = Duration::from_secs(1);
 /// How long what is known of a peer that left is kept. Chosen: longer than anybody waits to leave,
 /// which may be given up; and people can see that it has left.
 const LEFT_KEPT: Duration = Duration::from_secs(120);
+/// The same while a member is away. It would be told even later that the peer is gone, but not by
+/// hosts that have started again since. Chosen: most reboots and cuts are over by then.
+const LEFT_KEPT_AWAY: Duration = Duration::from_secs(3600);
 
 /// A message between nodes, sent through the router.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,31 +239,32 @@ impl Node {
             return;
         }
         self.keeping.at = self.now + COLLECT_EVERY;
-        let present = self.standing_members().len();
-        let all_linked = self.router.links().count() + 1 >= present;
-        self.collect_tombstones(present, all_linked);
-        if all_linked {
-            self.forget_left();
-        }
+        let paths = self.router.paths();
+        let mut others = self.standing_members();
+        others.remove(&self.config.me);
+        let all_here = others.iter().all(|peer| paths.contains_key(peer));
+        self.collect_tombstones(others.is_empty(), all_here);
+        self.forget_left(all_here);
         if self.router.is_settled() && !self.is_leaving() {
             self.keep_ring();
         }
     }
 
-    /// Drops own tombstones that every linked peer has seen; while somebody who would miss them is
-    /// away, only those beyond the zone's own bound.
-    fn collect_tombstones(&mut self, present: usize, all_linked: bool) {
-        let seen = match present {
-            0 | 1 => Some(self.zone.store().durable_counter()),
-            _ if all_linked => self.router.seen_by_all(Kind::Zone),
-            _ => None,
+    /// Drops own tombstones that every linked peer has seen: from then on whoever is not linked is
+    /// told by these what is left. While somebody is away, only those beyond the zone's own bound.
+    fn collect_tombstones(&mut self, alone: bool, all_here: bool) {
+        let seen = match all_here {
+            _ if alone => Some(self.zone.store().durable_counter()),
+            true => self.router.seen_by_all(Kind::Zone),
+            false => None,
         };
         self.zone.collect(seen.unwrap_or(0));
     }
 
-    /// Drops what peers said who have left, once everybody knows that they have; and what came
-    /// late, of hosts that nobody describes any more.
-    fn forget_left(&mut self) {
+    /// Drops what peers said who have left, some time after all linked peers know that they have;
+    /// and what came late, of hosts that nobody describes any more.
+    fn forget_left(&mut self, all_here: bool) {
+        let kept = if all_here { LEFT_KEPT } else { LEFT_KEPT_AWAY };
         let members = self.router.members();
         let vectors = [members.vector(), self.zone.store().vector()];
         let nameless = vectors.into_iter().flat_map(|vector| vector.dots.keys()).copied();
@@ -270,7 +274,7 @@ impl Node {
         self.keeping.left.retain(|peer, _| left.contains(peer));
         for peer in left {
             let since = *self.keeping.left.entry(peer).or_insert(self.now);
-            let gone = self.router.link_to(peer).is_none() && self.now.since(since) >= LEFT_KEPT;
+            let gone = self.router.link_to(peer).is_none() && self.now.since(since) >= kept;
             if gone && self.router.known_by_all(peer, self.zone.store()) {
                 self.forget_peer(peer, Return::Never);
             }

@@ -243,8 +243,9 @@ impl Router {
         (self.relayed, self.relay_at) = (now, None);
         let fresh = match self.told.fresh(&self.members, replicas) {
             Some(fresh) => {
+                let fresh = self.concerned(fresh);
                 self.note_unnamed(&fresh);
-                self.concerned(fresh)
+                fresh
             }
             // Something was dropped: all have to be told.
             None => {

@@ -279,6 +279,8 @@ fn hosts_that_forget_who_left_at_different_times_ask_each_other_nothing() {
 fn the_names_of_who_left_come_although_digests_do_not_speak_of_them() {
     let mut world = World::new(&[1, 2, 3]);
     world.link(1, 2);
+    world.link(1, 3);
+    world.host(3).write(0, 10);
     world.run(secs(2));
     let link = world.hosts[&1].router.link_to(peer(2)).unwrap().link;
     world.reports_sent = false;
@@ -290,7 +292,6 @@ fn the_names_of_who_left_come_although_digests_do_not_speak_of_them() {
     }
     world.reports_sent = true;
     world.host(3).write(1, 10);
-    world.link(1, 3);
     leaves(&mut world);
     world.cut(1, 3);
     let row = (peer(3), 1);
@@ -301,6 +302,39 @@ fn the_names_of_who_left_come_although_digests_do_not_speak_of_them() {
     world.host(1).router.sent(link, usize::MAX);
     world.deliver();
     assert!(world.hosts[&2].zone.get(&row).is_some());
+}
+
+#[test]
+fn who_left_is_not_spoken_of_to_who_never_heard_of_it() {
+    let mut world = World::new(&[1, 2, 3, 4]);
+    for (a, b) in [(1, 3), (1, 4), (3, 4)] {
+        world.link(a, b);
+    }
+    world.host(3).write(1, 10);
+    world.run(secs(2));
+    leaves(&mut world);
+    world.cut(1, 3);
+    world.cut(4, 3);
+    world.run(secs(6));
+    world.link(1, 2);
+    world.run(secs(6));
+    let knows = |world: &World, n: u8| {
+        let host = &world.hosts[&n];
+        let said = host.router.members().seen(peer(3)) > 0;
+        (said, host.zone.get(&(peer(3), 1)).is_some())
+    };
+    assert_eq!(knows(&world, 4), (true, true), "who knew it was told that it left");
+    assert!(member::left(world.hosts[&4].router.members()).eq([peer(3)]));
+    assert_eq!(knows(&world, 2), (false, false));
+    let pulls = world.hosts[&2].router.pulls;
+    world.run(secs(20));
+    assert_eq!(world.hosts[&2].router.pulls, pulls, "and nobody asks for it");
+    // It is back after all.
+    world.link(4, 3);
+    let (name, endpoints) = ("host3".to_owned(), vec![address(3)]);
+    world.host(3).router.describe(Info { name, endpoints, incarnation: 1, left: false });
+    world.run(secs(6));
+    assert_eq!(knows(&world, 2), (true, true));
 }
 
 #[test]
