@@ -255,11 +255,7 @@ impl Neighbour {
             let ours = || relays || overdue.contains(&origin);
             let claims = || links.is_some_and(|links| links.claims(origin));
             let told = || claims() && is_told(members, origin, peer);
-            // That somebody has left says nothing to who has never heard of it.
-            let says = || is_ring || member::is_present(members, origin);
-            let known = || cursor.have.get(&origin) > 0;
-            origin == me
-                || (serving || (origin != peer && ours() && !told())) && (says() || known())
+            origin == me || serving || (origin != peer && ours() && !told())
         };
         let these = [fresh, overdue].concat();
         let mut among = (!self.behind).then_some(&these[..]);

@@ -305,39 +305,6 @@ fn the_names_of_who_left_come_although_digests_do_not_speak_of_them() {
 }
 
 #[test]
-fn who_left_is_not_spoken_of_to_who_never_heard_of_it() {
-    let mut world = World::new(&[1, 2, 3, 4]);
-    for (a, b) in [(1, 3), (1, 4), (3, 4)] {
-        world.link(a, b);
-    }
-    world.host(3).write(1, 10);
-    world.run(secs(2));
-    leaves(&mut world);
-    world.cut(1, 3);
-    world.cut(4, 3);
-    world.run(secs(6));
-    world.link(1, 2);
-    world.run(secs(6));
-    let knows = |world: &World, n: u8| {
-        let host = &world.hosts[&n];
-        let said = host.router.members().seen(peer(3)) > 0;
-        (said, host.zone.get(&(peer(3), 1)).is_some())
-    };
-    assert_eq!(knows(&world, 4), (true, true), "who knew it was told that it left");
-    assert!(member::left(world.hosts[&4].router.members()).eq([peer(3)]));
-    assert_eq!(knows(&world, 2), (false, false));
-    let pulls = world.hosts[&2].router.pulls;
-    world.run(secs(20));
-    assert_eq!(world.hosts[&2].router.pulls, pulls, "and nobody asks for it");
-    // It is back after all.
-    world.link(4, 3);
-    let (name, endpoints) = ("host3".to_owned(), vec![address(3)]);
-    world.host(3).router.describe(Info { name, endpoints, incarnation: 1, left: false });
-    world.run(secs(6));
-    assert_eq!(knows(&world, 2), (true, true));
-}
-
-#[test]
 fn hosts_that_are_not_settled_do_not_settle_each_other() {
     let mut world = World::unsettled(&[1, 2, 3]);
     // Both know the same part, as after an interrupted exchange with somebody else.
