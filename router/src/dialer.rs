@@ -126,7 +126,7 @@ impl Dialer {
             let endpoint = call.endpoints[call.attempts as usize % call.endpoints.len()];
             call.dialling = Some(endpoint);
             // Two callees at one address share the attempt: two links at once would come of it.
-            if !at_address(&self.under_way, endpoint).any(|_| true) {
+            if at_address(&self.under_way, endpoint).next().is_none() {
                 due.push(endpoint);
             }
             self.under_way.insert((endpoint, callee));

@@ -5,7 +5,7 @@
 //! can take bytes.
 //!
 //! For now every host has a link to every other that it can reach (a full mesh). A bounded view
-//! would change `wanted` (in `dialling`) and the rule in `Neighbour::next_frame`, and nothing else.
+//! would change `wanted` (in `dialling`) and the rule in `Neighbour::next_delta`, and nothing else.
 
 mod dialling;
 mod knowledge;

@@ -73,21 +73,15 @@ impl<'a> Graph<'a> {
     /// reached. Whoever knows the same links sees the same tree: each host's parent is, of the
     /// hosts that are nearer to the root, its neighbour with the least id.
     pub fn tree(&self) -> BTreeSet<PeerId> {
-        let mut least = self.me;
-        self.spread(self.me, |far, _| least = least.min(far));
+        let mut root = self.me;
+        self.spread(self.me, |far, _| root = root.min(far));
         let mut levels: Vec<Option<u32>> = vec![None; self.hosts.len()];
-        levels[least] = Some(0);
-        let mut widths = vec![1_usize];
-        self.spread(least, |far, near| {
-            let level = levels[near].map_or(0, |level| level + 1);
-            levels[far] = Some(level);
-            widths.resize(widths.len().max(level as usize + 1), 0);
-            widths[level as usize] += 1;
-        });
+        levels[root] = Some(0);
+        self.spread(root, |far, near| levels[far] = levels[near].map(|level| level + 1));
         let parent = |host: usize| {
-            let nearer = levels[host]?.checked_sub(1);
+            let nearer = Some(levels[host]?.checked_sub(1)?);
             let is_parent = |near: &usize| levels[*near] == nearer && self.linked(*near, host);
-            nearer.and_then(|_| match self.reach[host] {
+            match self.reach[host] {
                 _ if host == self.me => self.links.iter().copied().find(is_parent),
                 Some(Reach::Only(few)) => {
                     let me = Some(self.me).filter(is_parent);
@@ -96,7 +90,7 @@ impl<'a> Graph<'a> {
                     [claimed, me].into_iter().flatten().min()
                 }
                 _ => (0..self.hosts.len()).find(is_parent),
-            })
+            }
         };
         let children = self.links.iter().copied().filter(|link| parent(*link) == Some(self.me));
         children.chain(parent(self.me)).map(|place| self.hosts[place]).collect()

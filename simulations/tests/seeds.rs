@@ -17,6 +17,15 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
     assert_ne!(first.line.counts.trace, one(&scenario, 8, 4, false).line.counts.trace);
 }
 
+/// Here a host that had left came back through one that is newer than its leaving.
+#[test]
+fn who_comes_back_through_a_newer_host_learns_its_own_counters() {
+    for (seed, hosts) in [(484, 4), (809, 3)] {
+        let outcome = one(&Scenario::named("default").unwrap(), seed, hosts, false);
+        assert_eq!(outcome.line.failure, None, "--seed {seed} --hosts {hosts}");
+    }
+}
+
 #[test]
 fn a_seed_of_each_scenario_after_another_passes() {
     let hosts = 3..=5;

@@ -200,8 +200,8 @@ impl Node {
         }
     }
 
-    /// When peers are reviewed of whom something was heard for the first time, or that others
-    /// reach. One's own links change so rarely that nobody waits for them.
+    /// When peers are reviewed because somebody is new, or links are other than they were: at once,
+    /// unless they were reviewed just before.
     pub(super) fn peers_due(&self) -> Option<Time> {
         let news =
             self.heard() != self.peers_heard || self.router.generation() != self.peers_generation;

@@ -13,7 +13,7 @@ use super::Router;
 use crate::{
     PeerId, Time,
     frame::{Frame, Names},
-    neighbour::{HEARTBEAT, Replicas, is_told},
+    neighbour::{HEARTBEAT, Replicas, WINDOW_BYTES, is_told},
     replica::Kind,
 };
 
@@ -82,7 +82,8 @@ impl Router {
             let news = names.each_ref().map(|names| {
                 names.iter().filter(|(origin, _)| apart(*origin)).copied().collect::<Vec<_>>()
             });
-            if news.iter().any(|names| !names.is_empty()) {
+            // A full link is not filled further: what it is not told of is owed to it all the same.
+            if neighbour.in_flight < WINDOW_BYTES && news.iter().any(|names| !names.is_empty()) {
                 frames.push((*link, Frame::Have { names: news }));
             }
             if let Some(due) = &due {

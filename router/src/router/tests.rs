@@ -56,6 +56,23 @@ fn a_lost_delta_is_repaired_within_a_few_heartbeats() {
 }
 
 #[test]
+fn where_always_something_is_written_a_lost_delta_is_repaired_too() {
+    let mut world = World::new(&[1, 2]);
+    world.link(1, 2);
+    world.run(secs(2));
+    world.lose_deltas = 1;
+    world.host(1).write_ring(1);
+    world.deliver();
+    assert!(world.hosts[&2].ring.get(&1).is_none(), "it was lost");
+    // No two heartbeats have the same digest.
+    for number in 0..100 {
+        world.host(2).write(number, 10);
+        world.run(Duration::from_millis(100));
+    }
+    assert!(world.hosts[&2].ring.get(&1).is_some(), "after ten seconds");
+}
+
+#[test]
 fn two_links_at_once_become_one_and_both_ends_keep_the_same() {
     // The order in which the four ends hear of the two links.
     for order in

@@ -102,6 +102,31 @@ fn a_cut_in_the_tree_is_mended() {
 }
 
 #[test]
+fn a_link_that_is_full_is_not_filled_with_names() {
+    let mut world = circle();
+    world.reports_sent = false;
+    let not_of_the_tree = |world: &mut World, full: usize| {
+        let links = world.host(20).router.neighbours.values_mut().filter(|link| !link.relays);
+        links.map(|link| std::mem::replace(&mut link.in_flight, full)).collect::<Vec<_>>()
+    };
+    not_of_the_tree(&mut world, WINDOW_BYTES);
+    for second in 0..5 {
+        world.host(17).write(second, 10);
+        world.run(secs(1));
+    }
+    let beats = 5 * Frame::Heartbeat { digest: Digest(u128::MAX) }.encode().len();
+    let full = not_of_the_tree(&mut world, 0);
+    assert!(
+        !full.is_empty() && full.iter().all(|bytes| *bytes <= WINDOW_BYTES + beats),
+        "{full:?}"
+    );
+    // What they were not told of they are owed all the same.
+    world.reports_sent = true;
+    world.run(secs(4));
+    world.assert_equal("when there is room again");
+}
+
+#[test]
 fn names_of_what_nobody_wrote_take_little_room() {
     let mut world = World::linked(&[1, 2], &[(1, 2)]);
     let link = *world.hosts[&1].router.neighbours.keys().next().unwrap();
