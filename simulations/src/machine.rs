@@ -259,6 +259,15 @@ impl World {
         self.counts.peak(&self.hosts);
         self.scrap_kernel(host);
         self.dead.push(self.hosts[host].id);
+        let now = self.queue.now();
+        let orderly = self.scenario.orderly >= 1000;
+        if self.scenario.recycles > 0
+            && let Err(violation) =
+                check::forgotten::forgotten(&self.hosts, &self.replaced, (now, orderly))
+        {
+            return self.fail(violation);
+        }
+        self.replaced.push((now, self.hosts[host].id));
         let boot = self.hosts[host].boot;
         match Host::new(host, &mut self.dice) {
             Ok(mut new) => {

@@ -114,6 +114,8 @@ pub struct World {
     pub(crate) range: usize,
     /// Destroyed machines whose removal was not decided yet.
     pub(crate) dead: Vec<PeerId>,
+    /// Machines that were replaced.
+    pub(crate) replaced: check::forgotten::Replaced,
     /// A range was added.
     pub(crate) widened: bool,
     /// What was decided together, for its checker.
@@ -155,6 +157,7 @@ impl World {
             },
             range: dice.index(scenario.ranges.len()),
             dead: Vec::new(),
+            replaced: Vec::new(),
             widened: false,
             decreed: check::decrees::Decreed::new(),
             last_request: 0,

@@ -12,7 +12,12 @@ use mesh_ipam::{
     Promise, SpaceMessage,
     council::{DECREE, message::CouncilMessage},
 };
-use mesh_router::{Kind, Mutation, PeerId, Time, codec, member, mutation, store::Return};
+use mesh_router::{
+    Kind, Mutation, PeerId, Time, codec,
+    link::LinkId,
+    member, mutation,
+    store::{ORIGINS_MAX, Return},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Node, event::Output};
@@ -34,6 +39,11 @@ const LEFT_KEPT: Duration = Duration::from_secs(120);
 /// The same while a member is away. It would be told even later that the peer is gone, but not by
 /// hosts that have started again since. Chosen: most reboots and cuts are over by then.
 const LEFT_KEPT_AWAY: Duration = Duration::from_secs(3600);
+/// But only while there are no more of them. Chosen: far more than leave while a host is away.
+const LEFT_KEPT_AWAY_MAX: usize = 256;
+
+/// Who is told of an age that differs by no more than this keeps its own: a message takes a while.
+const AGE_SLACK: Duration = Duration::from_secs(2);
 
 /// A message between nodes, sent through the router.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +84,8 @@ pub(super) enum PeerMessage {
         /// Where the sender saw it.
         address: std::net::SocketAddr,
     },
+    /// Who has left, and for how many seconds the sender has known it or been told so.
+    Left(Vec<(PeerId, u64)>),
 }
 
 /// What is looked at now and then.
@@ -83,10 +95,28 @@ pub(super) struct Keeping {
     at: Time,
     /// The ring's change mark when it was last found tidy.
     tidy: u64,
-    /// Peers that have left, since when that is known.
-    left: BTreeMap<PeerId, Time>,
+    /// Peers that have left.
+    left: BTreeMap<PeerId, Left>,
+    /// The links over which these were told.
+    left_told: BTreeSet<LinkId>,
+    /// Of which of them it is known now that they left earlier.
+    left_news: BTreeSet<PeerId>,
     /// What owners promised about their writes to the ring.
     promises: BTreeMap<PeerId, Promise>,
+}
+
+/// A peer that has left.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    heard: Time,
+    /// For how long it was known then, by whoever told of it.
+    before: Duration,
+}
+
+impl Left {
+    fn known_for(self, now: Time) -> Duration {
+        self.before.saturating_add(now.since(self.heard))
+    }
 }
 
 /// A peer that cannot be reached.
@@ -134,6 +164,7 @@ impl Node {
             Ok(PeerMessage::AreYouThere) => self.send_to_peer(from, &PeerMessage::IAmHere),
             Ok(PeerMessage::Twin { address }) => self.told_of_twin(address),
             Ok(PeerMessage::IAmHere) => self.removal_is_answered(from),
+            Ok(PeerMessage::Left(peers)) => self.hear_who_left(peers),
             Err(error) => {
                 let name = self.router.name_of(from);
                 self.notice(true, format!("{name} sent a message that is none: {error}"));
@@ -245,6 +276,7 @@ impl Node {
         let all_here = others.iter().all(|peer| paths.contains_key(peer));
         self.collect_tombstones(others.is_empty(), all_here);
         self.forget_left(all_here);
+        self.tell_who_left();
         if self.router.is_settled() && !self.is_leaving() {
             self.keep_ring();
         }
@@ -264,19 +296,64 @@ impl Node {
     /// Drops what peers said who have left, some time after all linked peers know that they have;
     /// and what came late, of hosts that nobody describes any more.
     fn forget_left(&mut self, all_here: bool) {
-        let kept = if all_here { LEFT_KEPT } else { LEFT_KEPT_AWAY };
         let members = self.router.members();
         let vectors = [members.vector(), self.zone.store().vector()];
         let nameless = vectors.into_iter().flat_map(|vector| vector.dots.keys()).copied();
         let nameless = nameless.filter(|peer| member::info(members, *peer).is_none());
         let mut left: BTreeSet<PeerId> = member::left(members).chain(nameless).collect();
         left.remove(&self.config.me);
-        self.keeping.left.retain(|peer, _| left.contains(peer));
+        let many = left.len() > LEFT_KEPT_AWAY_MAX;
+        let kept = if all_here || many { LEFT_KEPT } else { LEFT_KEPT_AWAY };
+        let (now, here) = (self.now, |peer| member::info(members, peer).is_some());
+        self.keeping.left.retain(|peer, known| {
+            left.contains(peer) || !here(*peer) && known.known_for(now) < kept
+        });
         for peer in left {
-            let since = *self.keeping.left.entry(peer).or_insert(self.now);
-            let gone = self.router.link_to(peer).is_none() && self.now.since(since) >= kept;
+            let new = Left { heard: now, before: Duration::ZERO };
+            let known = self.keeping.left.entry(peer).or_insert(new).known_for(now);
+            let gone = self.router.link_to(peer).is_none() && known >= kept;
             if gone && self.router.known_by_all(peer, self.zone.store()) {
                 self.forget_peer(peer, Return::Never);
+            }
+        }
+    }
+
+    /// Tells new neighbours for how long it is known who has left. If each began to count when it
+    /// hears of it, every newcomer would tell the next, and nobody would ever be forgotten.
+    fn tell_who_left(&mut self) {
+        let links: BTreeMap<LinkId, PeerId> =
+            self.router.links().map(|up| (up.link, up.peer)).collect();
+        self.keeping.left_told.retain(|link| links.contains_key(link));
+        let news = std::mem::take(&mut self.keeping.left_news);
+        if news.is_empty() && self.keeping.left_told.len() == links.len() {
+            return;
+        }
+        let message = |of: &dyn Fn(&PeerId) -> bool| {
+            let left = self.keeping.left.iter().filter(|(peer, _)| of(peer));
+            let left = left.map(|(peer, left)| (*peer, left.known_for(self.now).as_secs()));
+            let left: Vec<(PeerId, u64)> = left.collect();
+            (!left.is_empty()).then(|| codec::encode(&PeerMessage::Left(left)))
+        };
+        let (all, news) = (message(&|_| true), message(&|peer| news.contains(peer)));
+        for (link, peer) in links {
+            let message = if self.keeping.left_told.contains(&link) { &news } else { &all };
+            if message.clone().is_none_or(|message| self.router.send_to(peer, message)) {
+                self.keeping.left_told.insert(link);
+            } else {
+                self.keeping.left_told.remove(&link);
+            }
+        }
+    }
+
+    fn hear_who_left(&mut self, peers: Vec<(PeerId, u64)>) {
+        for (peer, seconds) in peers.into_iter().take(ORIGINS_MAX) {
+            let told = Left { heard: self.now, before: Duration::from_secs(seconds) };
+            let unknown = Left { heard: self.now, before: Duration::ZERO };
+            let known = self.keeping.left.entry(peer).or_insert(unknown);
+            if known.known_for(self.now) + AGE_SLACK < told.before {
+                *known = told;
+                // Whoever heard of it through this host is told, too.
+                self.keeping.left_news.insert(peer);
             }
         }
     }

@@ -10,7 +10,7 @@
 //! * [`waiting`]: who is refused is told for whom was waited.
 //! * [`convergence`], [`names`]: in the end all agree, and names mean what they should.
 //! * [`replay`]: in the end a delta equals the full state. [`fragments`]: the ring is as small as
-//!   what it says.
+//!   what it says. [`forgotten`]: who left is not spoken of for ever.
 //!
 //! That no address is held twice is checked where it is held: in `crate::ledger`.
 
@@ -18,6 +18,7 @@ pub mod answers;
 pub mod convergence;
 pub(crate) mod decrees;
 pub mod durable;
+pub(crate) mod forgotten;
 pub(crate) mod fragments;
 pub(crate) mod grants;
 pub mod held;
