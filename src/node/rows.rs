@@ -126,7 +126,7 @@ impl Node {
     /// The ring's rows go, and the host is told everything anew, also after a restart.
     pub(super) fn delete_ring(&mut self) {
         self.journal.delete(Table::Mesh, REMEMBERS.to_vec());
-        delete_store(&mut self.journal, Table::Ring, Kind::Ring, self.ipam.store());
+        delete_store(&mut self.journal, Table::Ring, Kind::Ring, self.ipam.store_mut());
     }
 
     pub(super) fn forget_remembering(&mut self) {
@@ -160,9 +160,10 @@ impl Node {
         for target in targets {
             self.write_target(target, false);
         }
-        delete_store(&mut self.journal, Table::Members, Kind::Members, self.router.members());
-        delete_store(&mut self.journal, Table::Ring, Kind::Ring, self.ipam.store());
-        delete_store(&mut self.journal, Table::Zone, Kind::Zone, self.zone.store());
+        let members = self.router.members_mut();
+        delete_store(&mut self.journal, Table::Members, Kind::Members, members);
+        delete_store(&mut self.journal, Table::Ring, Kind::Ring, self.ipam.store_mut());
+        delete_store(&mut self.journal, Table::Zone, Kind::Zone, self.zone.store_mut());
         for holder in self.slots.keys() {
             self.journal.delete(Table::Attachments, encode(holder));
         }
@@ -237,11 +238,20 @@ fn write_changes<R: Register>(
     }
 }
 
-fn delete_store<R: Register>(journal: &mut Journal, table: Table, kind: Kind, store: &Store<R>) {
-    for (key, _) in store.iter() {
+/// Also of what is gone from the store and is on the disk still.
+fn delete_store<R: Register>(
+    journal: &mut Journal,
+    table: Table,
+    kind: Kind,
+    store: &mut Store<R>,
+) {
+    let gone = store.drain_changes();
+    for key in gone.iter().map(|change| &change.key).chain(store.iter().map(|(key, _)| key)) {
         journal.delete(table, encode(key));
     }
-    for origin in store.vector().dots.keys() {
+    let gone = store.drain_origins();
+    let origins = gone.iter().map(|(origin, ..)| origin);
+    for origin in origins.chain(store.vector().dots.keys()) {
         journal.delete(Table::Vectors, encode(&(kind, *origin)));
     }
 }
