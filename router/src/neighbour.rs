@@ -223,10 +223,15 @@ impl Neighbour {
         if self.serving.is_none() || !settled {
             return None;
         }
-        let written = replicas.sources(members).map(Source::own_counter);
-        let complete_at = *self.complete_at.get_or_insert(written);
-        let sent = |(cursor, counter): (&Cursor, u64)| cursor.have.get(&members.me()) >= counter;
-        self.cursors.iter().zip(complete_at).all(sent).then(|| {
+        let sources = replicas.sources(members);
+        let complete_at = *self.complete_at.get_or_insert(sources.map(Source::own_counter));
+        let me = members.me();
+        let sent = |((cursor, source), counter): ((&Cursor, &dyn Source), u64)| {
+            // Writes that nobody needs to know any more are not told.
+            let untold = || source.durable_counter() >= counter && source.announced_of(me) == 0;
+            cursor.have.get(&me) >= counter || untold()
+        };
+        self.cursors.iter().zip(sources).zip(complete_at).all(sent).then(|| {
             let pull = self.serving.take().unwrap_or_default();
             self.complete_at = None;
             Frame::Synced { pull }.encode()
