@@ -41,6 +41,11 @@ impl Slot {
             _ => None,
         }
     }
+
+    /// Whether it is being removed.
+    pub(super) fn is_going(&self) -> bool {
+        matches!(self.stage, Stage::Removing { .. })
+    }
 }
 
 impl Node {
@@ -173,6 +178,8 @@ impl Node {
         for holder in self.waiting.clone() {
             self.try_allocate(&holder);
         }
+        // When this host is sure again, nothing else may have changed.
+        self.waiting_due = !self.waiting.is_empty() && self.is_doubtful();
     }
 
     /// Takes addresses for a slot in `Waiting` if they are there, and goes on to `Making`.
@@ -180,6 +187,17 @@ impl Node {
         let now = self.now;
         let slot = &self.slots[holder];
         let until = slot.waits_until();
+        // Who is being told the ring anew sees it in pieces.
+        let told = !self.recalling && self.router.is_settled();
+        let why = if told { self.unsure_because() } else { Some(self.unsettled_words()) };
+        if let Some(why) = why {
+            if until.is_some_and(|until| until <= now) {
+                let why = format!("no address in time: {why}");
+                let hint = "try again; `meshctl status` tells when addresses are given again";
+                self.give_up(holder, Refusal::new(Code::Timeout, why, hint));
+            }
+            return;
+        }
         let mut addresses = Vec::new();
         let mut lent = Vec::new();
         for need in self.needs(slot) {

@@ -273,7 +273,7 @@ impl Node {
     }
 
     /// Why attaches cannot be served now; `None` when they can.
-    pub(super) fn unready_because(&self) -> Option<String> {
+    pub fn unready_because(&self) -> Option<String> {
         if self.mesh.is_none() {
             return Some("it is in no mesh: run `meshctl init` or `meshctl join`".to_owned());
         }
@@ -302,7 +302,7 @@ impl Node {
         (!self.programmed).then(|| "the kernel is being set up".to_owned())
     }
 
-    fn unsettled_words(&self) -> String {
+    pub(super) fn unsettled_words(&self) -> String {
         let why = self.founding_words().or_else(|| self.comparing_words());
         if let Some(why) = why.or_else(|| self.leave_words()) {
             return why;

@@ -16,6 +16,8 @@ impl Node {
         if self.remembers {
             self.begin_comparing(now);
         } else {
+            // It may be the image of a host that was being told, and has written since.
+            self.write_doubt(!self.config.trusted_disk || self.doubtful);
             self.begin_recall();
             self.resume_founding();
         }
@@ -48,11 +50,14 @@ impl Node {
                     "an old disk was restored: peers told what was missing".to_owned(),
                 );
             }
+            // With an old disk somebody who was not asked may know more.
+            let unasked = self.router.greeted() + 1 < self.standing_members().len();
+            let jumps = wrote || (self.doubtful && unasked);
             self.recalling = false;
             self.write_doubt(false);
-            self.router.members_mut().end_recall(wrote);
-            self.ipam.store_mut().end_recall(wrote);
-            self.zone.store_mut().end_recall(wrote);
+            self.router.members_mut().end_recall(jumps);
+            self.ipam.store_mut().end_recall(jumps);
+            self.zone.store_mut().end_recall(jumps);
             if wrote {
                 self.ipam.abstain();
             }
@@ -128,7 +133,7 @@ impl Node {
             .map(|(key, _)| key.holder.clone())
             .filter(|holder| holder != mesh_dns::BY_HAND)
             .collect();
-        for holder in self.slots.keys() {
+        for (holder, _) in self.slots.iter().filter(|(_, slot)| !slot.is_going()) {
             lost.remove(&super::attaching::zone_holder(holder));
         }
         for holder in lost {
@@ -138,7 +143,8 @@ impl Node {
 
     /// Names of containers that others were told to forget: this host was removed, and is back.
     fn tell_names_again(&mut self) {
-        let records: Vec<_> = self.slots.values().filter(|slot| slot.stood).collect();
+        let records: Vec<_> =
+            self.slots.values().filter(|slot| slot.stood && !slot.is_going()).collect();
         let records: Vec<_> = records.iter().map(|slot| slot.record.clone()).collect();
         for record in records {
             let holder = super::attaching::zone_holder(&record.holder);
