@@ -43,6 +43,8 @@ pub enum Mutation {
     ServeUnprogrammed,
     /// A host takes no notice of its removal, nor do others of a removed one.
     ForgetFence,
+    /// A lease counts from the answer, not from the question.
+    LeaseFromAnswer,
     /// A promise is sent before it is on disk.
     PromiseEarly,
     /// One elector fewer than a majority decides.
@@ -53,7 +55,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AnnounceEarly,
         Self::ReplyEarly,
         Self::GrantTwice,
@@ -72,6 +74,7 @@ impl Mutation {
         Self::RestartForgets,
         Self::ServeUnprogrammed,
         Self::ForgetFence,
+        Self::LeaseFromAnswer,
         Self::PromiseEarly,
         Self::SmallQuorum,
         Self::RemoveUnasked,

@@ -1,10 +1,11 @@
 //! What befalls machines beyond a crash: suspended, switched off, set back to an old image, cloned.
 
+use mesh_ipam::council::DECREE;
 use mesh_router::PeerId;
 use meshwork::node::request::Request;
 
 use crate::{
-    check::Violation,
+    check::{Violation, leases::Fenced},
     net::IDLE_MAX,
     operate::PATIENCE,
     plan::{Act, Leap},
@@ -121,6 +122,15 @@ impl World {
         let by = self.dice.index(self.hosts.len());
         let at = self.queue.now() + self.dice.below(SECOND);
         self.queue.push(at, What::Act(Act::Remove(by)));
+    }
+
+    /// A host knows that these were removed. Those of them that run may not.
+    pub(crate) fn fence(&mut self, peers: &[PeerId], by: usize) {
+        let decree = self.hosts[by].node.ipam().store().seen(DECREE);
+        for host in self.hosts.iter_mut().filter(|host| peers.contains(&host.id)) {
+            host.fenced = Some(Fenced::of(host, decree));
+            host.seen.owned.clear();
+        }
     }
 
     /// The removal of these was decided.

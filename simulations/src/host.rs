@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
 };
 
 use mesh_dns::{Name, Table};
@@ -13,7 +14,14 @@ use meshwork::node::{
     request::Request,
 };
 
-use crate::{check::Seen, dice::Dice, disk::Disk, kernel::Kernel, queue::Micros, world::What};
+use crate::{
+    check::{Seen, leases::Fenced},
+    dice::Dice,
+    disk::Disk,
+    kernel::Kernel,
+    queue::Micros,
+    world::What,
+};
 
 /// The mesh's domain in every run.
 pub(crate) const DOMAIN: &str = "mesh.internal";
@@ -58,6 +66,10 @@ pub(crate) struct Host {
     /// Its blocks were taken from it, or its disk was set back: its containers' addresses may be
     /// others'.
     pub(crate) dispossessed: bool,
+    /// How it was when it was removed.
+    pub(crate) fenced: Option<Fenced>,
+    /// The lease of a mesh that it founds.
+    lease: Option<Duration>,
     /// Its disk is not for sure as its last run left it: set back, or the machine was restarted.
     pub(crate) doubtful_disk: bool,
     /// While it is down: what it would start as.
@@ -80,7 +92,11 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(index: usize, dice: &mut Dice) -> Result<Self, String> {
+    pub(crate) fn new(
+        index: usize,
+        lease: Option<Duration>,
+        dice: &mut Dice,
+    ) -> Result<Self, String> {
         let number = u16::try_from(index + 1).map_err(|_| "too many hosts".to_owned())?;
         let [high, low] = number.to_be_bytes();
         let id = PeerId::new(dice.bytes());
@@ -100,6 +116,8 @@ impl Host {
             suspended: None,
             image: None,
             dispossessed: false,
+            fenced: None,
+            lease,
             doubtful_disk: false,
             node: Node::restore(config(index, id, (0, 0)), Vec::new(), Time::ZERO)?,
             credentials: None,
@@ -130,6 +148,7 @@ impl Host {
         let drawn = (self.incarnation, dice.number());
         let mut config = config(self.index, self.id, drawn);
         config.trusted_disk = !self.doubtful_disk;
+        config.lease = self.lease;
         self.node = Node::restore(config, self.disk.rows(), self.clock(now))?;
         Ok(())
     }

@@ -269,7 +269,7 @@ impl World {
         }
         self.replaced.push((now, self.hosts[host].id));
         let boot = self.hosts[host].boot;
-        match Host::new(host, &mut self.dice) {
+        match Host::new(host, self.scenario.lease(), &mut self.dice) {
             Ok(mut new) => {
                 new.boot = boot + 1;
                 new.drift = self.hosts[host].drift;

@@ -5,7 +5,7 @@ use ipnetwork::IpNetwork;
 use crate::scenario::Scenario;
 
 /// The names of scenarios that today's code passes.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 16] = [
     "default",
     "calm",
     "partition",
@@ -21,6 +21,7 @@ pub const NAMES: [&str; 15] = [
     "remove",
     "ranges",
     "restore",
+    "lease",
 ];
 /// The names of scenarios that need what is not built yet.
 pub const AHEAD: [&str; 1] = ["clone"];
@@ -144,6 +145,17 @@ fn ahead(name: &str, all: Scenario, calm: Scenario) -> Option<Scenario> {
             trouble_seconds: 20,
             duplicate: all.duplicate,
             wire_failures: all.wire_failures,
+            drift: all.drift,
+            ..calm
+        },
+        // Hosts are cut off, or stopped, for longer than the lease, and serve on.
+        "lease" => Scenario {
+            lease_seconds: 10,
+            trouble_seconds: 60,
+            operations_per_minute: 60,
+            partitions: 4,
+            suspensions: 4,
+            crashes: 2,
             drift: all.drift,
             ..calm
         },

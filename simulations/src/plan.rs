@@ -163,7 +163,8 @@ fn partitions(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts
         }
         let from = dice.below(end);
         acts.push((from, Act::Cut(ways.clone())));
-        acts.push((from + dice.between(SECOND / 10, 9 * SECOND), Act::Mended(ways)));
+        let most = (9 + 3 * u64::from(s.lease_seconds)) * SECOND;
+        acts.push((from + dice.between(SECOND / 10, most), Act::Mended(ways)));
     }
 }
 
@@ -200,10 +201,11 @@ fn suspensions(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, act
     for _ in 0..dice.below(s.suspensions + 1) {
         let (host, from) = (dice.index(hosts), dice.below(end));
         // From a hiccup, over what links survive, to what they do not.
-        let span = (SECOND / 10) << dice.below(8);
+        let span = ((SECOND / 10) << dice.below(8)) + 2 * u64::from(s.lease_seconds) * SECOND;
         let leap = match dice.below(3) {
             0 => Leap::None,
-            1 => Leap::Back,
+            1 if s.lease_seconds == 0 => Leap::Back,
+            1 => Leap::None,
             _ => Leap::Ahead(i64::try_from(dice.below(12 * 3600) * SECOND).unwrap_or(0)),
         };
         acts.push((from, Act::Suspend(host)));

@@ -1,5 +1,7 @@
 //! What a run is made of: sizes, times, and how often what goes wrong.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use ipnetwork::IpNetwork;
 use mesh_router::Mutation;
@@ -71,6 +73,9 @@ pub struct Scenario {
     pub range_add: u32,
     /// So many hosts found the mesh together; 0: the first does it alone.
     pub founders: u16,
+    /// Who is away for so long is removed; 0: nobody is by a timer. With it partitions last longer
+    /// and no clock stands still: a lease needs clocks that run.
+    pub lease_seconds: u32,
     /// Of hosts that are recycled one after the other those that leave before.
     pub orderly: u32,
     /// Hosts that are recycled in a run, one after the other, whatever `recycle` says.
@@ -120,6 +125,7 @@ impl Default for Scenario {
             remove: 0,
             range_add: 0,
             founders: 0,
+            lease_seconds: 0,
             orderly: 1000,
             recycles: 0,
             reaches: 0,
@@ -130,6 +136,12 @@ impl Default for Scenario {
 }
 
 impl Scenario {
+    /// The lease of the mesh.
+    pub(crate) fn lease(&self) -> Option<Duration> {
+        let seconds = u64::from(self.lease_seconds);
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    }
+
     /// A scenario by name, or from a JSON file that says what differs from the default.
     ///
     /// # Errors

@@ -136,7 +136,7 @@ impl World {
             queue.push(at, What::Act(act));
         }
         let made: Result<Vec<Host>, String> =
-            (0..hosts).map(|index| Host::new(index, &mut dice)).collect();
+            (0..hosts).map(|index| Host::new(index, scenario.lease(), &mut dice)).collect();
         let made = made.map_err(anyhow::Error::msg)?;
         let mut world = Self {
             scenario: scenario.clone(),

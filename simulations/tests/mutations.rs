@@ -28,6 +28,7 @@ const CHECKED: [(Mutation, &str); 20] = [
     (Mutation::RestartForgets, "crash"),
     (Mutation::ServeUnprogrammed, "tight"),
     (Mutation::ForgetFence, "remove"),
+    (Mutation::LeaseFromAnswer, "lease"),
     (Mutation::PromiseEarly, "founders"),
     (Mutation::SmallQuorum, "founders"),
     (Mutation::RemoveUnasked, "bury"),

@@ -1,8 +1,8 @@
 //! The driver: carries the node's outputs out, in their order.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use mesh_router::{PeerId, Time, member};
+use mesh_router::{PeerId, member};
 use tokio::sync::oneshot;
 
 use super::{clock::Clock, handle::Ask, keepsake::Keepsake};
@@ -59,9 +59,9 @@ impl Driver {
         self.input(Input::Request { id, request, patience });
     }
 
-    /// When the node wants to be woken, on the runtime's clock.
-    pub(super) fn wake_at(&self) -> Option<tokio::time::Instant> {
-        self.node.poll_timeout().map(|at: Time| self.clock.instant(at))
+    /// How long it is until the node wants to be woken.
+    pub(super) fn sleeps(&self) -> Option<Duration> {
+        self.node.poll_timeout().map(|at| self.clock.until(at))
     }
 
     /// Carries out what the node wants.

@@ -177,10 +177,10 @@ async fn turn(
     let mut seen_underlay = false;
     let mut told_ready = false;
     loop {
-        let wake = driver.wake_at();
+        let sleeps = driver.sleeps();
         let sleep = async {
-            match wake {
-                Some(at) => tokio::time::sleep_until(at).await,
+            match sleeps {
+                Some(span) => tokio::time::sleep(span).await,
                 None => std::future::pending().await,
             }
         };

@@ -159,6 +159,14 @@ impl Host {
         self.end(signal::Signal::SIGKILL).map(drop)
     }
 
+    /// Stops `meshd` where it is (SIGSTOP), or has it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        self.signal(if frozen { signal::Signal::SIGSTOP } else { signal::Signal::SIGCONT })
+    }
+
     /// Ends `meshd` with SIGTERM, and says how it ended.
     ///
     /// # Errors
@@ -167,11 +175,16 @@ impl Host {
         self.end(signal::Signal::SIGTERM)
     }
 
-    fn end(&mut self, with: signal::Signal) -> Result<ExitStatus> {
+    fn signal(&self, with: signal::Signal) -> Result<()> {
         let name = &self.name;
-        let child = self.meshd.as_mut().with_context(|| format!("no meshd runs on {name}"))?;
+        let child = self.meshd.as_ref().with_context(|| format!("no meshd runs on {name}"))?;
         let pid = Pid::from_raw(i32::try_from(child.id())?);
-        signal::kill(pid, with).with_context(|| format!("cannot signal meshd of {name}"))?;
+        signal::kill(pid, with).with_context(|| format!("cannot signal meshd of {name}"))
+    }
+
+    fn end(&mut self, with: signal::Signal) -> Result<ExitStatus> {
+        self.signal(with)?;
+        let child = self.meshd.as_mut().context("it was just signalled")?;
         let (status, _) = wait_until("the end of meshd", STOP, || Ok(child.try_wait()?))?;
         self.meshd = None;
         Ok(status)

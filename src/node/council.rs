@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Node,
     event::{Credentials, RequestId},
+    lease::Lease,
     peers::PeerMessage,
     removing::Removal,
     request::{Code, Refusal, Reply, Request},
@@ -59,8 +60,7 @@ pub(super) struct Desk {
     pub(super) members: BTreeSet<PeerId>,
     pub(super) reachable: BTreeSet<PeerId>,
     long_away: BTreeSet<PeerId>,
-    /// When a majority of electors was last reached.
-    pub(super) majority_at: Option<Time>,
+    pub(super) lease: Lease,
     /// When this host last had to be told the ring anew, and why.
     pub(super) told_anew: Option<(Time, String)>,
     /// The last state that was decided, to tell people about the next.
@@ -196,7 +196,7 @@ impl Node {
 
     /// Who is still being told what it once wrote does not vote, but in founding; nor do two
     /// machines with one vote.
-    fn may_vote(&self) -> bool {
+    pub(super) fn may_vote(&self) -> bool {
         (self.router.is_settled() || self.founding.is_some()) && !self.has_twin()
     }
 
@@ -215,7 +215,7 @@ impl Node {
     }
 
     pub(super) fn on_council(&mut self, from: PeerId, message: CouncilMessage) {
-        if self.may_vote() {
+        if self.may_vote() && !self.has_answered(&message) {
             let dice = self.rng.random();
             self.desk.members = self.standing_members();
             let (ipam, around) = self.council_parts(dice);
@@ -234,17 +234,14 @@ impl Node {
         self.forget_removed();
         self.desk.members = self.standing_members();
         self.desk.reachable = self.router.paths().keys().copied().collect();
-        let now = self.now;
         let long = self.away_longer_than(SEAT_AWAY_MAX);
         self.desk.long_away = long;
         let electors = self.ipam.electors();
         let me = self.config.me;
         let here = |peer: &&PeerId| **peer == me || self.desk.reachable.contains(peer);
         let majority = 2 * electors.iter().filter(here).count() > electors.len();
-        if majority {
-            self.desk.majority_at = Some(now);
-        }
         if self.router.is_settled() && !self.is_leaving() {
+            self.renew_lease(&electors);
             self.ipam.claim_held();
             if majority {
                 self.remove_expired(&electors);

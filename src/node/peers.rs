@@ -20,7 +20,7 @@ use mesh_router::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Node, event::Output};
+use super::{Node, event::Output, lease::Renewal};
 use crate::api::types;
 
 /// A peer that was not reached for this long has its names hidden. Chosen: longer than its daemon
@@ -86,6 +86,10 @@ pub(super) enum PeerMessage {
     },
     /// Who has left, and for how many seconds the sender has known it or been told so.
     Left(Vec<(PeerId, u64)>),
+    /// The sender's lease is to count from now.
+    Renew(Renewal),
+    /// It does.
+    Renewed(Renewal),
 }
 
 /// What is looked at now and then.
@@ -165,6 +169,8 @@ impl Node {
             Ok(PeerMessage::Twin { address }) => self.told_of_twin(address),
             Ok(PeerMessage::IAmHere) => self.removal_is_answered(from),
             Ok(PeerMessage::Left(peers)) => self.hear_who_left(peers),
+            Ok(PeerMessage::Renew(renewal)) => self.on_renew(from, renewal),
+            Ok(PeerMessage::Renewed(renewal)) => self.on_renewed(from, renewal),
             Err(error) => {
                 let name = self.router.name_of(from);
                 self.notice(true, format!("{name} sent a message that is none: {error}"));

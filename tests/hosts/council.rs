@@ -335,6 +335,33 @@ fn three_hosts_found_a_mesh_in_any_order_and_a_fourth_joins() {
 }
 
 #[test]
+fn a_host_that_was_frozen_for_longer_than_the_lease_gives_nothing_that_it_lost() {
+    in_lab(Load::Shared, DEADLINE, || {
+        let (_lab, mut hosts) = founded(3, &["--lease", "10"])?;
+        Api::new(&hosts[2])?.claim_any("kept")?;
+        let epoch = hosts[0].status()?.ipam.epoch;
+        let later = |status: &Status| status.ipam.epoch > epoch;
+        hosts[2].freeze(true)?;
+        hosts[0].wait_status("taking the space back", PATIENCE, later)?;
+        hosts[2].freeze(false)?;
+        let mut api = Api::new(&hosts[2])?;
+        api.patience = Duration::from_millis(200);
+        for round in 0..100 {
+            match api.claim_any(&format!("c{round}")) {
+                Ok(given) => {
+                    println!("{given} was given after {round} refusals");
+                    ensure!(later(&hosts[2].status()?), "{given} was given, and was another's");
+                    break;
+                }
+                Err(error) => println!("refused: {error:#}"),
+            }
+        }
+        mesh::wait_complete(&mut hosts, PATIENCE)?;
+        ensure_unique(&hosts).map(drop)
+    });
+}
+
+#[test]
 fn an_isolated_host_stops_at_half_of_the_lease_and_loses_its_space_after_the_whole() {
     in_lab(Load::Shared, DEADLINE, || {
         let (_lab, mut hosts) = founded(3, &["--lease", "10"])?;

@@ -33,7 +33,10 @@ pub(crate) fn differences(hosts: &[Host]) -> Option<String> {
         }
     }
     let unready = hosts.iter().filter(|host| host.is_member()).find(|host| !host.node.is_ready());
-    unready.filter(|_| free(hosts)).map(|host| format!("h{} is not ready", host.index))
+    unready.filter(|_| free(hosts)).map(|host| {
+        let why = host.node.unready_because().unwrap_or_default();
+        format!("h{} is not ready: {why}", host.index)
+    })
 }
 
 /// Whether anybody has an IPv4 address to give to whoever names no range.

@@ -7,6 +7,7 @@
 //! * [`grants`]: one request for space gets one grant, told only when it is durable.
 //! * [`decrees`]: what was decided together is one thing, and votes are durable.
 //! * [`retired`]: what is inside a grant is retired before it.
+//! * [`leases`]: who is removed while it runs has given its last address before.
 //! * [`waiting`]: who is refused is told for whom was waited.
 //! * [`convergence`], [`names`]: in the end all agree, and names mean what they should.
 //! * [`replay`]: in the end a delta equals the full state. [`fragments`]: the ring is as small as
@@ -22,6 +23,7 @@ pub(crate) mod forgotten;
 pub(crate) mod fragments;
 pub(crate) mod grants;
 pub mod held;
+pub(crate) mod leases;
 mod messages;
 pub mod names;
 pub mod ownership;
@@ -102,12 +104,14 @@ pub(crate) fn step(world: &mut World, host: usize) -> Result<(), Violation> {
     let ring_changed = ring != seen.ring || settled != seen.settled;
     if ring_changed || held != seen.held {
         held::owned(&world.hosts, host)?;
+        leases::nothing_new(&world.hosts[host])?;
     }
     let seen = &mut world.hosts[host].seen;
     (seen.revisions, seen.ring, seen.held, seen.settled) = (revisions, ring, held, settled);
     if ring_changed {
         retired::before_grant(&world.hosts[host])?;
         let removed = decrees::same(&mut world.decreed, &world.hosts[host])?;
+        world.fence(&removed, host);
         world.removed(&removed);
         update_owned(world, host)?;
     }
@@ -119,6 +123,8 @@ pub(crate) fn update_owned(world: &mut World, host: usize) -> Result<(), Violati
     let node = &world.hosts[host].node;
     // Who is being told what it once wrote, or what has happened meanwhile, believes nothing yet.
     let settled = node.router().is_settled() && !node.is_unsure();
+    // And who was removed may believe what it likes: it gives nothing any more.
+    let settled = settled && !leases::is_fenced(&world.hosts[host]);
     let owned = if settled { node.ipam().owned_blocks() } else { Vec::new() };
     if owned != world.hosts[host].seen.owned {
         world.hosts[host].seen.owned = owned;

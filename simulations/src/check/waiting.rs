@@ -5,7 +5,7 @@ use meshwork::node::request::{Code, Refusal};
 use super::Violation;
 
 /// Words of which each says who, or that there is nobody, or that it is this host.
-const NAMING: [&str; 13] = [
+const NAMING: [&str; 14] = [
     "no peer could be reached",
     "asked ",
     "nobody",
@@ -19,6 +19,7 @@ const NAMING: [&str; 13] = [
     "the kernel",
     "written",
     "leaving",
+    "half of the lease",
 ];
 
 /// Whether a text names a host of the run, such as h3; by the begin of its id, if it is gone and
