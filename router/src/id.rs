@@ -71,7 +71,11 @@ macro_rules! hex_id {
                 if deserializer.is_human_readable() {
                     String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
                 } else {
-                    Ok(Self(<[u8; 16]>::deserialize(deserializer)?))
+                    // The same bytes: the codec takes a float as eight bytes at once, and reads an
+                    // array byte by byte, which was a tenth of the time that merging a ring takes.
+                    let (one, other) = <(f64, f64)>::deserialize(deserializer)?;
+                    let words = [one, other].map(|word| word.to_bits().to_le_bytes());
+                    Ok(Self(words.as_flattened().try_into().expect("twice eight are sixteen")))
                 }
             }
         }
@@ -102,12 +106,35 @@ fn parse_hex(text: &str) -> Option<[u8; 16]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec;
 
     #[test]
     fn an_id_reads_back_what_it_prints() {
         let id = PeerId::new([0xab; 16]);
         assert_eq!(id.to_string().parse::<PeerId>(), Ok(id));
         assert_eq!(id.short(), "abababab");
+    }
+
+    #[test]
+    fn an_id_of_any_bytes_survives_the_codec() {
+        let signalling = f64::from_bits(0x7ff0_0000_0000_0001);
+        for word in [0.0, -0.0, 1.5, f64::NAN, -f64::NAN, signalling, f64::from_bits(u64::MAX)] {
+            let mut bytes = [0x5a; 16];
+            bytes[..8].copy_from_slice(&word.to_bits().to_le_bytes());
+            for id in [
+                bytes,
+                bytes.map(|byte| !byte),
+                word.to_bits().to_be_bytes().repeat(2)[..].try_into().unwrap(),
+            ] {
+                let encoded = codec::encode(&PeerId::new(id));
+                assert_eq!(encoded, id, "an id is encoded as it is");
+                assert_eq!(codec::decode::<PeerId>(&encoded).unwrap(), PeerId::new(id));
+            }
+        }
+        assert!(
+            codec::decode::<PeerId>(&[1; 15]).is_err()
+                && codec::decode::<PeerId>(&[1; 17]).is_err()
+        );
     }
 
     #[test]
