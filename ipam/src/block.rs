@@ -180,6 +180,14 @@ impl Block {
         u128::from_be_bytes(self.first)
     }
 
+    /// A number of 126 bits that does not fall where blocks rise.
+    pub(crate) const fn prefix(&self) -> u128 {
+        match self.family {
+            Family::V4 => self.first_number() << 8 | self.length as u128,
+            Family::V6 => 1 << 125 | self.first_number() >> 3,
+        }
+    }
+
     /// The last address as a number.
     pub(crate) fn last_number(&self) -> u128 {
         self.first_number()
@@ -195,7 +203,7 @@ impl Block {
     pub fn covers(&self, other: &Self) -> bool {
         self.family == other.family
             && self.length <= other.length
-            && Self::at(self.family, other.first_number(), self.length) == *self
+            && (self.first_number()..=self.last_number()).contains(&other.first_number())
     }
 
     /// Whether the two have an address in common.
@@ -251,21 +259,26 @@ impl TryFrom<Wire> for Block {
     type Error = BlockError;
 
     fn try_from(wire: Wire) -> Result<Self, BlockError> {
-        let (first, length) = match wire {
-            Wire::V4(first, length) => (IpAddr::from(Ipv4Addr::from(first)), length),
-            Wire::V6(first, length) => (IpAddr::from(Ipv6Addr::from(first)), length),
+        let (family, first, length) = match wire {
+            Wire::V4(first, length) => (Family::V4, first.into(), length),
+            Wire::V6(first, length) => (Family::V6, first, length),
         };
-        exact(first, length)
+        exact(family, first, length)
     }
 }
 
-/// The block with this first address, and no other.
-fn exact(first: IpAddr, length: u8) -> Result<Block, BlockError> {
-    let block = Block::containing(first, length)?;
-    if block.first() == first {
+/// The block with this first number, and no other.
+fn exact(family: Family, first: u128, length: u8) -> Result<Block, BlockError> {
+    let most = family.bits();
+    if length > most {
+        return Err(BlockError::Length { length, most });
+    }
+    let block = Block::at(family, first, length);
+    if block.first_number() == first {
         return Ok(block);
     }
-    Err(BlockError::HostBits { text: format!("{first}/{length}"), canonical: block })
+    let text = format!("{}/{length}", family.address(first));
+    Err(BlockError::HostBits { text, canonical: block })
 }
 
 impl FromStr for Block {
@@ -281,7 +294,8 @@ impl FromStr for Block {
         if !digits || (length.len() > 1 && length.starts_with('0')) {
             return Err(syntax());
         }
-        exact(address.parse().map_err(|_| syntax())?, length.parse().map_err(|_| syntax())?)
+        let (family, first) = number(address.parse().map_err(|_| syntax())?);
+        exact(family, first, length.parse().map_err(|_| syntax())?)
     }
 }
 

@@ -176,6 +176,15 @@ impl Register for RingRegister {
         }
     }
 
+    fn prefix(key: &RingKey) -> u128 {
+        let (variant, rest) = match key {
+            RingKey::Range(block) => (0, block.prefix()),
+            RingKey::Block(block) => (1, block.prefix()),
+            RingKey::Epoch | RingKey::Elector(_) | RingKey::Removed(_) | RingKey::Base => (2, 0),
+        };
+        variant << 126 | rest
+    }
+
     fn epoch(value: &RingValue) -> u64 {
         match value {
             RingValue::Range | RingValue::Base(_) => 0,

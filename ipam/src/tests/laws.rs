@@ -1,7 +1,7 @@
 //! The ring as replicated data: its laws, its bytes, and what is refused.
 
 use mesh_router::{PeerId, Register, codec, laws::check_laws};
-use rand::RngExt;
+use rand::{RngExt, SeedableRng};
 
 use super::{address, block, peer};
 use crate::{
@@ -27,6 +27,24 @@ fn the_ring_keeps_the_laws_of_a_replicated_store() {
             _ => (key, RingValue::Owned { owner, epoch }),
         })
     });
+}
+
+#[test]
+fn keys_and_their_prefixes_rise_together() {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+    let mut keys = vec![RingKey::Epoch, RingKey::Base];
+    keys.extend((1..4).flat_map(|n| [RingKey::Elector(peer(n)), RingKey::Removed(peer(n))]));
+    for family in Family::ALL {
+        for length in 0..=family.bits() {
+            let number = rng.random::<u128>() & family.max();
+            for number in [0, family.max(), number] {
+                let block = Block::at(family, number, length);
+                keys.extend([RingKey::Range(block), RingKey::Block(block)]);
+            }
+        }
+    }
+    keys.sort_unstable();
+    assert!(keys.is_sorted_by_key(RingRegister::prefix));
 }
 
 fn inner_range(number: u128) -> Block {

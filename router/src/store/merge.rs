@@ -7,7 +7,7 @@ use super::{
     delta::{ENTRIES_PER_ORIGIN_MAX, ORIGINS_MAX, Others, Run, RunError},
 };
 use crate::{
-    PeerId, codec,
+    codec,
     mutation::{self, Mutation},
 };
 
@@ -41,11 +41,11 @@ impl<R: Register> Store<R> {
         if !R::SINGLE_WRITER && runs.iter().any(|run| run.others != Others::Unsaid) {
             all = self.join(runs);
         } else {
-            let mut first = self.entries.is_empty().then(Vec::new);
+            let mut news = Vec::new();
             for run in runs {
-                all &= !self.is_full(&run) && self.apply_run(run, &mut first);
+                all &= !self.is_full(&run) && self.apply_run(run, &mut news);
             }
-            self.insert_first(first.unwrap_or_default());
+            self.insert_news(news);
         }
         self.settle_base();
         self.check_invariants();
@@ -66,7 +66,7 @@ impl<R: Register> Store<R> {
     }
 
     /// Takes a run; what is new of others' entries is left to the caller to insert, if it wants to.
-    fn apply_run(&mut self, run: Run<R::Key, R::Value>, first: &mut Option<Vec<Keyed<R>>>) -> bool {
+    fn apply_run(&mut self, run: Run<R::Key, R::Value>, news: &mut Vec<Keyed<R>>) -> bool {
         let have = self.seen(run.origin);
         // Nobody else can know a write of ours that we do not know: an old image was restored, or
         // the peer lies. Either way our own store is the truth here.
@@ -80,79 +80,78 @@ impl<R: Register> Store<R> {
             return false;
         }
         if run.others == Others::Gone {
+            self.insert_news(std::mem::take(news));
             self.drop_absent(&run);
             self.raise_floor(run.origin, run.upto);
         }
         let (origin, upto) = (run.origin, run.upto);
-        let news = run.entries.into_iter().filter(|entry| entry.0 > have);
+        let count = run.entries.len();
+        let entries = run.entries.into_iter().filter(|entry| entry.0 > have);
+        let entries = entries
+            .map(|(counter, key, value)| (key, Entry { dot: Dot::new(origin, counter), value }));
         if origin == self.me {
-            for (counter, key, value) in news {
-                let dot = Dot::new(origin, counter);
-                self.insert_if_newer(key, Entry { dot, value });
-            }
-        } else if let Some(first) = first {
-            let entry =
-                |(counter, key, value)| (key, Entry { dot: Dot::new(origin, counter), value });
-            first.extend(news.map(entry));
+            entries.for_each(|(key, entry)| self.insert_if_newer(key, entry));
         } else {
-            self.insert_run(origin, news);
+            news.reserve(count);
+            news.extend(entries);
         }
         self.cover(origin, upto);
         self.tell_recalled(origin, upto);
         true
     }
 
-    /// Inserts the first entries of an empty store, which is faster for all at once than for one
-    /// after the other.
-    fn insert_first(&mut self, mut first: Vec<Keyed<R>>) {
-        let mut by_dot: BTreeMap<PeerId, Vec<(u64, R::Key)>> = BTreeMap::new();
-        for of_one in first.chunk_by(|one, next| one.1.dot.actor == next.1.dot.actor) {
-            let keys = of_one.iter().map(|(key, entry)| (entry.dot.counter, key.clone()));
-            by_dot.entry(of_one[0].1.dot.actor).or_default().extend(keys);
-        }
-        first.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-        let twice = first.windows(2).any(|pair| pair[0].0 == pair[1].0);
-        if twice || !self.entries.is_empty() {
-            for (key, entry) in first {
-                self.insert_if_newer(key, entry);
-            }
-            return;
+    /// Inserts what is newer of others' entries: one by one, or, if they are more than what is
+    /// here, by sorting all of them anew.
+    fn insert_news(&mut self, news: Vec<Keyed<R>>) {
+        for of_one in news.chunk_by(|one, next| one.1.dot.actor == next.1.dot.actor) {
+            let new = of_one.iter().map(|(key, entry)| (entry.dot.counter, key.clone()));
+            let keys = self.by_dot.entry(of_one[0].1.dot.actor).or_default();
+            if keys.is_empty() { *keys = new.collect() } else { keys.extend(new) }
         }
         let change = |(key, entry): &Keyed<R>| Change { key: key.clone(), origin: entry.dot.actor };
-        self.changes.extend(first.iter().map(change));
-        self.entries = first.into_iter().collect();
-        for (origin, keys) in by_dot {
-            self.by_dot.entry(origin).or_default().append(&mut keys.into_iter().collect());
+        self.changes.extend(news.iter().map(change));
+        let lost = if news.len() > self.entries.len() {
+            self.sort_in(news)
+        } else {
+            news.into_iter().filter_map(|(key, entry)| self.put(key, entry)).collect()
+        };
+        for dot in lost {
+            self.forget_dot(dot.actor, dot.counter);
         }
     }
 
-    /// Inserts what is newer of another's entries.
-    fn insert_run(&mut self, origin: PeerId, news: impl Iterator<Item = (u64, R::Key, R::Value)>) {
-        let mut keys = self.by_dot.remove(&origin).unwrap_or_default();
-        let mut old_dots = Vec::new();
-        for (counter, key, value) in news {
-            let entry = Entry { dot: Dot::new(origin, counter), value };
-            let key = match self.entries.entry(key) {
-                Slot::Vacant(slot) => {
-                    let key = slot.key().clone();
-                    slot.insert(entry);
-                    key
+    /// Inserts an entry if it is newer; returns the dot of the one that is not in the store then.
+    fn put(&mut self, key: R::Key, entry: Entry<R::Value>) -> Option<Dot> {
+        match self.entries.entry(key) {
+            Slot::Vacant(slot) => {
+                slot.insert(entry);
+                None
+            }
+            Slot::Occupied(mut slot) if beats::<R>(&entry, slot.get()) => {
+                Some(slot.insert(entry).dot)
+            }
+            Slot::Occupied(_) => Some(entry.dot),
+        }
+    }
+
+    /// The same for many entries at once, which may be of the same keys.
+    fn sort_in(&mut self, mut news: Vec<Keyed<R>>) -> Vec<Dot> {
+        let mut lost = Vec::new();
+        news.sort_by_cached_key(|(key, _)| R::prefix(key));
+        news.extend(std::mem::take(&mut self.entries));
+        if !news.is_sorted_by(|one, next| one.0 < next.0) {
+            news.sort_by(|one, other| one.0.cmp(&other.0));
+            news.dedup_by(|next, kept| {
+                let same = next.0 == kept.0;
+                if same && beats::<R>(&next.1, &kept.1) {
+                    std::mem::swap(next, kept);
                 }
-                Slot::Occupied(slot) if !beats::<R>(&entry, slot.get()) => continue,
-                Slot::Occupied(mut slot) => {
-                    old_dots.push(slot.insert(entry).dot);
-                    slot.key().clone()
-                }
-            };
-            keys.insert(counter, key.clone());
-            self.changes.push(Change { key, origin });
+                lost.extend(same.then_some(next.1.dot));
+                same
+            });
         }
-        if !keys.is_empty() {
-            self.by_dot.insert(origin, keys);
-        }
-        for dot in old_dots {
-            self.forget_dot(dot.actor, dot.counter);
-        }
+        self.entries = news.into_iter().collect();
+        lost
     }
 
     /// Drops the origin's entries in the interval that the run no longer has.

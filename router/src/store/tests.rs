@@ -8,7 +8,7 @@ use crate::{
     laws::check_laws,
     member::{Info, MemberKey, MemberValue, Membership, Reach},
 };
-use rand::RngExt;
+use rand::{RngExt, SeedableRng};
 
 /// Words by number, written by one host each.
 #[derive(Debug, Clone)]
@@ -83,6 +83,66 @@ fn the_membership_keeps_the_laws_of_a_replicated_store() {
             }
         })
     });
+}
+
+/// Marks by number, written by anybody; the mark is its fence.
+#[derive(Debug, Clone)]
+struct Marks;
+
+impl Register for Marks {
+    type Key = u32;
+    type Value = u64;
+
+    const SINGLE_WRITER: bool = false;
+
+    fn validate(_: PeerId, _: &u32, _: &u64) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn prefix(key: &u32) -> u128 {
+        (key / 4).into()
+    }
+
+    fn epoch(mark: &u64) -> u64 {
+        *mark
+    }
+}
+
+#[test]
+fn many_entries_at_once_leave_the_same_as_one_after_the_other() {
+    for seed in 0..300 {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let mut run = |origin: u8, after: u64| {
+            let count = rng.random_range(1..20);
+            let entries = (after + 1..=after + count)
+                .map(|counter| (counter, rng.random_range(0..30), rng.random_range(0..3)));
+            let (entries, upto) = (entries.collect(), after + count);
+            let origin = peer(origin);
+            Run::<u32, u64> { origin, after, upto, others: Others::Unsaid, entries }
+        };
+        let runs: Vec<_> = (1..5).map(|origin| run(origin, 0)).collect();
+        let later: Vec<_> =
+            runs.iter().map(|first| run(first.origin.as_bytes()[0], first.upto)).collect();
+        let (mut many, mut one) = (Store::<Marks>::new(peer(9)), Store::<Marks>::new(peer(9)));
+        for runs in [runs, later] {
+            assert_eq!(many.apply(&encode(&runs)), Ok(true));
+            for mut run in runs {
+                let mut after = run.after;
+                for entry in std::mem::take(&mut run.entries) {
+                    let upto = entry.0;
+                    let run = Run { after, upto, entries: vec![entry], ..run.clone() };
+                    assert_eq!(one.apply(&encode(&vec![run])), Ok(true));
+                    after = upto;
+                }
+            }
+            assert_eq!(many.digest(), one.digest(), "seed {seed}");
+            assert_eq!(many.vector(), one.vector(), "seed {seed}");
+            let keys = |store: &mut Store<Marks>| -> BTreeSet<u32> {
+                store.drain_changes().into_iter().map(|change| change.key).collect()
+            };
+            assert_eq!(keys(&mut many), keys(&mut one), "seed {seed}");
+        }
+    }
 }
 
 #[test]
