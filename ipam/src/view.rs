@@ -20,7 +20,8 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, HashMap, btree_map::Entry},
+    hash::{BuildHasherDefault, DefaultHasher},
     net::IpAddr,
 };
 
@@ -91,9 +92,9 @@ impl View {
     /// Derives anew what lies in these blocks, of which none covers another: no entry outside has
     /// changed, and no range anywhere.
     pub(crate) fn update(&mut self, ring: &Ring, regions: &[Block]) -> Vec<Redundant> {
-        let mut redundant = Vec::new();
+        let (mut redundant, mut sums) = (Vec::new(), Sums::default());
         for region in regions {
-            self.count(ring.me(), region, false);
+            self.count(ring.me(), region, false, &mut sums);
             let found = Sweep::of(ring, &self.ranges, region);
             self.segments.splice(region, &found.marks);
             let (from, to) = (
@@ -102,8 +103,9 @@ impl View {
             );
             self.routes.splice(from..to, found.routes);
             redundant.extend(found.redundant);
-            self.count(ring.me(), region, true);
+            self.count(ring.me(), region, true, &mut sums);
         }
+        self.add(sums);
         redundant
     }
 
@@ -137,46 +139,52 @@ impl View {
     }
 
     /// Adds what is counted in a region, or takes it away again.
-    fn count(&mut self, me: PeerId, region: &Block, add: bool) {
-        let Self { segments, ranges, space, unknown, mine, .. } = self;
-        // Neighbours lie in the same range: its sums are looked up once.
-        let mut sums: Option<(u32, &mut BTreeMap<PeerId, u128>)> = None;
-        for (first, last, tag) in segments.inside(region) {
+    fn count(&mut self, me: PeerId, region: &Block, add: bool, sums: &mut Sums) {
+        for (first, last, tag) in self.segments.inside(region) {
             let Some(index) = tag.range else { continue };
-            let range = ranges[index as usize];
             let size = last - first + 1;
-            match tag.owner {
-                Owner::Peer(peer) => {
-                    let owners = match sums.take() {
-                        Some((same, owners)) if same == index => owners,
-                        _ => space.entry(range).or_default(),
-                    };
-                    change(owners, peer, size, add);
-                    sums = Some((index, owners));
-                    let mine = (peer == me).then(|| mine.entry(range).or_default());
-                    match mine {
-                        Some(mine) if add => mine.insert(first, last),
-                        Some(mine) => mine.remove(first, last),
-                        None => {}
-                    }
-                }
-                Owner::Unknown { .. } => change(unknown, range, size, add),
-                Owner::Outside => {}
+            let sum = match tag.owner {
+                Owner::Peer(peer) => sums.owned.entry((index, peer)).or_default(),
+                Owner::Unknown { .. } => sums.unknown.entry(index).or_default(),
+                Owner::Outside => continue,
+            };
+            *sum = if add { sum.wrapping_add(size) } else { sum.wrapping_sub(size) };
+            if tag.owner == Owner::Peer(me) {
+                let mine = self.mine.entry(self.ranges[index as usize]).or_default();
+                if add { mine.insert(first, last) } else { mine.remove(first, last) }
             }
         }
         if add {
-            self.space.retain(|_, owners| !owners.is_empty());
             self.mine.retain(|_, mine| mine.total() > 0);
         }
     }
+
+    /// Adds what has changed altogether.
+    fn add(&mut self, sums: Sums) {
+        for ((range, peer), change) in sums.owned {
+            change_by(self.space.entry(self.ranges[range as usize]).or_default(), peer, change);
+        }
+        for (range, change) in sums.unknown {
+            change_by(&mut self.unknown, self.ranges[range as usize], change);
+        }
+        self.space.retain(|_, owners| !owners.is_empty());
+    }
 }
 
-fn change<K: Ord>(sums: &mut BTreeMap<K, u128>, key: K, size: u128, add: bool) {
+/// By how much sums change, modulo 2^128. Who owns each of very many blocks is looked up here, and
+/// each owner in the view only once; the order of owners does not matter.
+#[derive(Debug, Default)]
+struct Sums {
+    owned: HashMap<(u32, PeerId), u128, BuildHasherDefault<DefaultHasher>>,
+    unknown: BTreeMap<u32, u128>,
+}
+
+fn change_by<K: Ord>(sums: &mut BTreeMap<K, u128>, key: K, change: u128) {
     match sums.entry(key) {
-        Entry::Vacant(slot) => drop(slot.insert(size)),
-        Entry::Occupied(mut slot) if add => *slot.get_mut() += size,
+        Entry::Vacant(_) if change == 0 => {}
+        Entry::Vacant(slot) => drop(slot.insert(change)),
         Entry::Occupied(mut slot) => {
-            *slot.get_mut() -= size;
+            *slot.get_mut() = slot.get().wrapping_add(change);
             if *slot.get() == 0 {
                 slot.remove();
             }
@@ -225,14 +233,15 @@ struct Sweep<'a> {
 
 impl<'a> Sweep<'a> {
     fn of(ring: &'a Ring, ranges: &'a [Block], region: &'a Block) -> Self {
+        let room = if region.length() == 0 { ring.len() } else { 0 };
         let mut sweep = Self {
             ring,
             ranges,
             region,
             levels: Vec::new(),
             outer: 0,
-            marks: Vec::new(),
-            routes: Vec::new(),
+            marks: Vec::with_capacity(room),
+            routes: Vec::with_capacity(room),
             redundant: Vec::new(),
         };
         for length in 0..region.length() {
