@@ -16,6 +16,9 @@ use crate::{
     view::{Owner, Redundant, View},
 };
 
+/// Changed blocks that the view is derived anew in one by one. Chosen: each moves what lies behind
+/// it, and by then all that is as much work as deriving everything.
+const PATCHES_MAX: usize = 64;
 /// Claims of held addresses that are under way at once.
 const CLAIMS_AT_ONCE: usize = 64;
 /// Addresses that are remembered as held by somebody else, too, and for how long after that was
@@ -443,7 +446,7 @@ impl Ipam {
 /// is not known, or so much that all is to be derived anew.
 fn changed_blocks(ring: &Ring, since: u64) -> Option<Vec<Block>> {
     let changes = ring.changes_since(since)?;
-    if changes.len() > 8 + ring.len() / 16 {
+    if changes.len() > 8 + (ring.len() / 16).min(PATCHES_MAX) {
         return None;
     }
     let mut blocks = Vec::new();
