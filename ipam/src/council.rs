@@ -108,6 +108,8 @@ pub(crate) struct Council {
     /// Since when something is barred here.
     barred_since: Option<Time>,
     upheaval: Option<Upheaval>,
+    /// This host's return, which the ring that it was told has made undone.
+    pub(crate) unheard_return: Option<RingValue>,
     /// To whom, what, and the change of the acceptor that must be durable before.
     outbox: VecDeque<(PeerId, CouncilMessage, u64)>,
 }
@@ -173,6 +175,25 @@ impl Ipam {
         let me = self.me();
         if let Some((epoch, cut)) = self.removal_of(me) {
             self.ring.write(RingKey::Removed(me), RingValue::Returned { cut, epoch });
+        }
+    }
+
+    /// That this host is back.
+    pub(crate) fn own_return(&self) -> Option<RingValue> {
+        let value = self.ring.get(&RingKey::Removed(self.me()))?.value;
+        matches!(value, RingValue::Returned { .. }).then_some(value)
+    }
+
+    /// It said so where nobody knew what others had decided meanwhile, so that their base covers
+    /// what it wrote: it says it again.
+    pub(crate) fn return_again(&mut self) {
+        let key = RingKey::Removed(self.me());
+        if !self.ring.is_recalling()
+            && let Some(RingValue::Returned { cut, epoch }) = self.council.unheard_return.take()
+            && epoch > self.ring.base().forgotten
+            && self.ring.get(&key).is_none()
+        {
+            self.ring.write(key, RingValue::Returned { cut, epoch });
         }
     }
 

@@ -155,7 +155,11 @@ impl Ipam {
     /// # Errors
     /// As [`mesh_router::Store::apply`]; nothing is taken then.
     pub fn absorb(&mut self, bytes: &[u8]) -> Result<bool, RunError> {
+        let returned = self.own_return();
         let all = self.ring.apply(bytes)?;
+        if returned.is_some() && self.ring.get(&RingKey::Removed(self.me())).is_none() {
+            self.council.unheard_return = returned;
+        }
         if self.ring.change_mark() != self.viewed {
             self.refresh();
         }
@@ -180,6 +184,7 @@ impl Ipam {
     /// restored.
     pub fn refresh(&mut self) {
         self.ring.settle_base();
+        self.return_again();
         let mut redundant = self.derive();
         redundant.retain(|found| self.keeps(&found.block) && self.keeps(&found.within));
         if !redundant.is_empty() && !self.ring.is_recalling() {

@@ -214,8 +214,9 @@ impl Register for RingRegister {
                 at_least.counter <= base.of(at_least.writer) && *epoch <= at_least.epoch
             }
             RingValue::Elector { seated, .. } => !seated,
-            RingValue::Returned { .. } => true,
-            RingValue::Removed { epoch, .. } => *epoch <= base.forgotten,
+            RingValue::Removed { epoch, .. } | RingValue::Returned { epoch, .. } => {
+                *epoch <= base.forgotten
+            }
             _ => false,
         }
     }

@@ -120,7 +120,10 @@ impl Ipam {
     /// The newest removal that need not be remembered any more; zero for none.
     fn beyond_memory(&self) -> u64 {
         let removals = self.ring.range(RingKey::Removed(DECREE)..).filter_map(|(_, entry)| {
-            if let RingValue::Removed { epoch, .. } = entry.value { Some(epoch) } else { None }
+            match entry.value {
+                RingValue::Removed { epoch, .. } | RingValue::Returned { epoch, .. } => Some(epoch),
+                _ => None,
+            }
         });
         let mut removals: Vec<u64> = removals.collect();
         removals.sort_unstable_by(|one, other| other.cmp(one));

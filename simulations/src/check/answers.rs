@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_the_disk_does_not_bear_out_is_noticed() {
-        let host = Host::new(0, &mut Dice::new(1, 0)).unwrap();
+        let host = Host::new(0, None, &mut Dice::new(1, 0)).unwrap();
         let request = AttachRequest::new("c1".to_owned());
         let attachment = Attachment {
             container: "c1".into(),
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_request_without_an_answer_is_noticed() {
-        let mut host = Host::new(0, &mut Dice::new(1, 0)).unwrap();
+        let mut host = Host::new(0, None, &mut Dice::new(1, 0)).unwrap();
         assert_eq!(unanswered(std::slice::from_ref(&host)), None);
         let asked = Asked { request: Request::Status, probe: false };
         host.pending.insert(meshwork::node::event::RequestId(1), asked);

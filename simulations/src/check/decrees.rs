@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_promise_that_is_told_and_not_on_disk_is_noticed() {
-        let host = Host::new(0, &mut Dice::new(1, 0)).unwrap();
+        let host = Host::new(0, None, &mut Dice::new(1, 0)).unwrap();
         let ballot = Ballot { round: 1, proposer: PeerId::new([1; 16]) };
         let said = |body| {
             let message = CouncilMessage { epoch: 1, ballot, body };
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn two_decrees_with_one_number_are_noticed() {
-        let mut host = Host::new(0, &mut Dice::new(1, 0)).unwrap();
+        let mut host = Host::new(0, None, &mut Dice::new(1, 0)).unwrap();
         let mut decreed = Decreed::new();
         let mut knows = |cut: u64| {
             let key = RingKey::Removed(PeerId::new([7; 16]));

@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_grant_that_is_told_and_not_on_disk_is_noticed() {
-        let host = Host::new(0, &mut Dice::new(1, 0)).unwrap();
+        let host = Host::new(0, None, &mut Dice::new(1, 0)).unwrap();
         let block = "10.32.0.0/26".parse::<ipnetwork::IpNetwork>().unwrap().into();
         let payload = codec::encode(&Message::Space(SpaceMessage::Granted { id: 1, block }));
         let to = PeerId::new([1; 16]);

@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn an_address_that_is_held_and_not_owned_is_noticed() {
         let mut dice = Dice::new(1, 0);
-        let mut host = Host::new(0, &mut dice).unwrap();
+        let mut host = Host::new(0, None, &mut dice).unwrap();
         assert!(owned(std::slice::from_ref(&host), 0).is_ok());
         let holder = Holder { container: "c1".into(), interface: "eth0".into() };
         let addresses = vec!["10.32.0.9".parse().unwrap()];

@@ -43,7 +43,7 @@ mod tests {
         let (outer, inner) = (block("10.32.0.0/30"), block("10.32.0.0/31"));
         for (grant, retirement, sound) in [(7, 6, true), (7, 8, false)] {
             let mut dice = Dice::new(1, 0);
-            let mut host = Host::new(0, &mut dice).unwrap();
+            let mut host = Host::new(0, None, &mut dice).unwrap();
             let me = host.id;
             let owned = RingValue::Owned { owner: PeerId::new([2; 16]), epoch: 0 };
             let at_least = Version { epoch: 0, counter: grant, writer: me };
