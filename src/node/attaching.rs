@@ -179,7 +179,14 @@ impl Node {
             self.try_allocate(&holder);
         }
         // When this host is sure again, nothing else may have changed.
-        self.waiting_due = !self.waiting.is_empty() && self.is_doubtful();
+        self.waiting_due |= !self.waiting.is_empty() && self.withholds_because().is_some();
+    }
+
+    /// Why no address is given now, whatever there is. Who is being told the ring anew sees it in
+    /// pieces.
+    fn withholds_because(&self) -> Option<String> {
+        let told = !self.recalling && self.router.is_settled();
+        if told { self.unsure_because() } else { Some(self.unsettled_words()) }
     }
 
     /// Takes addresses for a slot in `Waiting` if they are there, and goes on to `Making`.
@@ -187,10 +194,7 @@ impl Node {
         let now = self.now;
         let slot = &self.slots[holder];
         let until = slot.waits_until();
-        // Who is being told the ring anew sees it in pieces.
-        let told = !self.recalling && self.router.is_settled();
-        let why = if told { self.unsure_because() } else { Some(self.unsettled_words()) };
-        if let Some(why) = why {
+        if let Some(why) = self.withholds_because() {
             if until.is_some_and(|until| until <= now) {
                 let why = format!("no address in time: {why}");
                 let hint = "try again; `meshctl status` tells when addresses are given again";

@@ -119,7 +119,7 @@ struct Left {
 
 impl Left {
     fn known_for(self, now: Time) -> Duration {
-        self.before.saturating_add(now.since(self.heard))
+        self.before + now.since(self.heard)
     }
 }
 
@@ -353,7 +353,8 @@ impl Node {
 
     fn hear_who_left(&mut self, peers: Vec<(PeerId, u64)>) {
         for (peer, seconds) in peers.into_iter().take(ORIGINS_MAX) {
-            let told = Left { heard: self.now, before: Duration::from_secs(seconds) };
+            let before = Duration::from_secs(seconds).min(LEFT_KEPT_AWAY);
+            let told = Left { heard: self.now, before };
             let unknown = Left { heard: self.now, before: Duration::ZERO };
             let known = self.keeping.left.entry(peer).or_insert(unknown);
             if known.known_for(self.now) + AGE_SLACK < told.before {
