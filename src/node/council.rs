@@ -334,6 +334,13 @@ impl Node {
         if !behind.is_empty() {
             why.push(format!("what these know has not arrived yet: {}", self.names(behind)));
         }
+        let seconds = self.consents_after().as_secs();
+        if seconds > 0 && matches!(what, What::Remove { .. }) && !silent.is_empty() {
+            why.push(format!(
+                "because of the lease nobody agrees within {seconds} s after he last answered \
+                 whoever is to be removed, or after his own start"
+            ));
+        }
         if why.is_empty() {
             why.push("an elector that lost its disk has no vote for half a minute".to_owned());
         }

@@ -81,15 +81,20 @@ impl Node {
     /// Whether this host cannot consent to a removal yet, because it may have answered somebody
     /// whom it concerns. The proposer asks again.
     pub(super) fn has_answered(&self, message: &CouncilMessage) -> bool {
-        let lease = Duration::from_secs(self.ipam.epoch().lease_seconds.into());
         let Body::Prepare { removing, .. } = &message.body else { return false };
-        // The holder stops after half of it; clocks may differ.
-        let runs = |at: Time| self.now.since(at) < lease * 3 / 4;
+        let after = self.consents_after();
+        let runs = |at: Time| self.now.since(at) < after;
         let answered = |peer| {
             let last = self.desk.lease.renewed.get(peer).copied().max(self.desk.lease.began);
             last.is_none_or(runs)
         };
-        !lease.is_zero() && removing.iter().any(answered)
+        !after.is_zero() && removing.iter().any(answered)
+    }
+
+    /// How long after it answered a host this one consents to its removal; zero without a lease.
+    /// The holder stops after half of the lease; clocks may differ.
+    pub(super) fn consents_after(&self) -> Duration {
+        Duration::from_secs(self.ipam.epoch().lease_seconds.into()) * 3 / 4
     }
 
     /// When this host last asked what a majority of the electors has answered.

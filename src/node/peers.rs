@@ -100,7 +100,7 @@ pub(super) struct Keeping {
     /// The ring's change mark when it was last found tidy.
     tidy: u64,
     /// Peers that have left.
-    left: BTreeMap<PeerId, Left>,
+    left: BTreeMap<PeerId, Departed>,
     /// The links over which these were told.
     left_told: BTreeSet<LinkId>,
     /// Of which of them it is known now that they left earlier.
@@ -111,13 +111,13 @@ pub(super) struct Keeping {
 
 /// A peer that has left.
 #[derive(Debug, Clone, Copy)]
-struct Left {
+struct Departed {
     heard: Time,
     /// For how long it was known then, by whoever told of it.
     before: Duration,
 }
 
-impl Left {
+impl Departed {
     fn known_for(self, now: Time) -> Duration {
         self.before + now.since(self.heard)
     }
@@ -315,7 +315,7 @@ impl Node {
             left.contains(peer) || !here(*peer) && known.known_for(now) < kept
         });
         for peer in left {
-            let new = Left { heard: now, before: Duration::ZERO };
+            let new = Departed { heard: now, before: Duration::ZERO };
             let known = self.keeping.left.entry(peer).or_insert(new).known_for(now);
             let gone = self.router.link_to(peer).is_none() && known >= kept;
             if gone && self.router.known_by_all(peer, self.zone.store()) {
@@ -354,8 +354,8 @@ impl Node {
     fn hear_who_left(&mut self, peers: Vec<(PeerId, u64)>) {
         for (peer, seconds) in peers.into_iter().take(ORIGINS_MAX) {
             let before = Duration::from_secs(seconds).min(LEFT_KEPT_AWAY);
-            let told = Left { heard: self.now, before };
-            let unknown = Left { heard: self.now, before: Duration::ZERO };
+            let told = Departed { heard: self.now, before };
+            let unknown = Departed { heard: self.now, before: Duration::ZERO };
             let known = self.keeping.left.entry(peer).or_insert(unknown);
             if known.known_for(self.now) + AGE_SLACK < told.before {
                 *known = told;

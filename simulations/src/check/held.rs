@@ -29,7 +29,7 @@ pub(crate) fn owned(hosts: &[Host], host: usize) -> Result<(), Violation> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use mesh_ipam::Holder;
     use mesh_router::codec::encode;
     use meshwork::node::{
@@ -40,11 +40,8 @@ mod tests {
     use super::*;
     use crate::dice::Dice;
 
-    #[test]
-    fn an_address_that_is_held_and_not_owned_is_noticed() {
-        let mut dice = Dice::new(1, 0);
-        let mut host = Host::new(0, None, &mut dice).unwrap();
-        assert!(owned(std::slice::from_ref(&host), 0).is_ok());
+    /// The host has held an address since before it was started.
+    pub(in crate::check) fn hold(host: &mut Host, dice: &mut Dice) {
         let holder = Holder { container: "c1".into(), interface: "eth0".into() };
         let addresses = vec!["10.32.0.9".parse().unwrap()];
         let key = encode(&holder);
@@ -52,7 +49,15 @@ mod tests {
         let write = Write { table: Table::Attachments, key, value: Some(encode(&record)) };
         host.disk.begin(BatchId(1), vec![write], 0);
         host.disk.store(BatchId(1));
-        host.start(0, &mut dice).unwrap();
+        host.start(0, dice).unwrap();
+    }
+
+    #[test]
+    fn an_address_that_is_held_and_not_owned_is_noticed() {
+        let mut dice = Dice::new(1, 0);
+        let mut host = Host::new(0, None, &mut dice).unwrap();
+        assert!(owned(std::slice::from_ref(&host), 0).is_ok());
+        hold(&mut host, &mut dice);
         assert!(owned(std::slice::from_ref(&host), 0).is_err());
     }
 }

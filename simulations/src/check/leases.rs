@@ -46,15 +46,8 @@ pub(crate) fn nothing_new(host: &Host) -> Result<(), Violation> {
 
 #[cfg(test)]
 mod tests {
-    use mesh_ipam::Holder;
-    use mesh_router::codec::encode;
-    use meshwork::node::{
-        attachment::Record,
-        event::{BatchId, Table, Write},
-    };
-
     use super::*;
-    use crate::dice::Dice;
+    use crate::{check::held, dice::Dice};
 
     #[test]
     fn an_address_that_is_given_after_the_removal_is_noticed() {
@@ -62,14 +55,7 @@ mod tests {
         let mut host = Host::new(0, None, &mut dice).unwrap();
         host.fenced = Some(Fenced::of(&host, 7));
         assert!(is_fenced(&host) && nothing_new(&host).is_ok());
-        let holder = Holder { container: "c1".into(), interface: "eth0".into() };
-        let addresses = vec!["10.32.0.9".parse().unwrap()];
-        let key = encode(&holder);
-        let record = Record { holder, addresses, names: vec![], wiring: None, masquerade: true };
-        let write = Write { table: Table::Attachments, key, value: Some(encode(&record)) };
-        host.disk.begin(BatchId(1), vec![write], 0);
-        host.disk.store(BatchId(1));
-        host.start(0, &mut dice).unwrap();
+        held::tests::hold(&mut host, &mut dice);
         assert!(nothing_new(&host).is_err());
         host.fenced = Some(Fenced::of(&host, 7));
         assert!(nothing_new(&host).is_ok(), "it had it before");
