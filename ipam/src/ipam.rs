@@ -175,8 +175,8 @@ impl Ipam {
         self.space.reset();
         self.council.reset();
         self.leaving = false;
-        self.refresh();
         self.pools.clear();
+        self.refresh();
         self.apply_bars();
     }
 
