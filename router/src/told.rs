@@ -119,20 +119,20 @@ impl Told {
         self.fresh.iter().any(|fresh| fresh.contains(&origin))
     }
 
-    /// Per kind the origins that have something new since this was last asked for; `None` when one
-    /// is there no more.
+    /// Per kind the origins that have something new since this was last asked for, and whether one
+    /// that was there then is there no more.
     pub(crate) fn fresh(
         &mut self,
         members: &Members,
         replicas: &Replicas<'_>,
-    ) -> Option<[Vec<PeerId>; Kind::COUNT]> {
+    ) -> ([Vec<PeerId>; Kind::COUNT], bool) {
         self.vectors(members, replicas);
         let mut fresh = std::mem::take(&mut self.fresh);
         for origins in &mut fresh {
             origins.sort_unstable();
             origins.dedup();
         }
-        (!std::mem::take(&mut self.dropped)).then_some(fresh)
+        (fresh, std::mem::take(&mut self.dropped))
     }
 
     /// The vectors as they are now, and their digest.

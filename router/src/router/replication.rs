@@ -241,18 +241,12 @@ impl Router {
             return self.due_by(relay_at);
         }
         (self.relayed, self.relay_at) = (now, None);
-        let fresh = match self.told.fresh(&self.members, replicas) {
-            Some(fresh) => {
-                let fresh = self.concerned(fresh);
-                self.note_unnamed(&fresh);
-                fresh
-            }
-            // Something was dropped: all have to be told.
-            None => {
-                self.look_again();
-                Default::default()
-            }
-        };
+        let (fresh, dropped) = self.told.fresh(&self.members, replicas);
+        let fresh = self.concerned(fresh);
+        self.note_unnamed(&fresh);
+        if dropped {
+            self.look_again();
+        }
         self.pump_due = false;
         let tells = self.settled || self.tells;
         let links: Vec<LinkId> = self.neighbours.keys().copied().collect();

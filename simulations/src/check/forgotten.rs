@@ -10,11 +10,8 @@ use crate::{host::Host, queue::SECOND};
 /// After this much nobody speaks of who left, if all members could be reached. Chosen: twice as
 /// long as a node keeps it.
 const FORGOTTEN_AFTER: u64 = 2 * 120 * SECOND;
-/// Of so many somebody may speak for longer, because a member was away; or because the mesh is
-/// large, so that a host knows late, or never, what a neighbour has of who left.
+/// Of so many somebody may speak for longer, because a member was away.
 const REMEMBERED_MAX: usize = 256;
-/// With so many hosts it is large.
-const LARGE: usize = 30;
 
 /// Machines that were replaced, each with the time when it was.
 pub(crate) type Replaced = Vec<(u64, PeerId)>;
@@ -27,7 +24,7 @@ pub(crate) fn forgotten(
 ) -> Result<(), Violation> {
     let long_ago = |(at, _): &&(u64, PeerId)| at + FORGOTTEN_AFTER < now;
     let gone: BTreeSet<PeerId> = replaced.iter().filter(long_ago).map(|(_, id)| *id).collect();
-    let most = if orderly && hosts.len() <= LARGE { 0 } else { REMEMBERED_MAX };
+    let most = if orderly { 0 } else { REMEMBERED_MAX };
     for host in hosts.iter().filter(|host| host.is_member()) {
         let known = member::left(host.node.router().members());
         let known = known.filter(|peer| gone.contains(peer)).count();

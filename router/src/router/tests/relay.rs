@@ -87,6 +87,34 @@ fn what_the_tree_does_not_bring_comes_over_another_link() {
 }
 
 #[test]
+fn what_comes_when_somebody_is_forgotten_is_owed_all_the_same() {
+    let mut world = circle();
+    let mut left = Host::new(100);
+    left.write(1, 1);
+    let left = left.zone.delta(&Cursor::default(), |_| true, usize::MAX).bytes;
+    world.hosts.values_mut().for_each(|host| host.zone.apply(&left).map(drop).unwrap());
+    world.run(secs(4));
+    let pulls_before = pulls(&world);
+    // All but one have it at once, and what they tell that one is lost.
+    world.deaf = Some(25);
+    world.host(5).write_ring(1);
+    let news = world.host(5).ring.delta(&Cursor::default(), |_| true, usize::MAX).bytes;
+    for (_, host) in world.hosts.iter_mut().filter(|(n, _)| **n != 25) {
+        host.ring.apply(&news).unwrap();
+        host.zone.drop_origin(peer(100), Return::Perhaps);
+    }
+    world.run(Duration::from_millis(1));
+    world.deaf = None;
+    assert!(world.hosts[&25].ring.get(&1).is_none(), "it was lost");
+    for number in 0..17 {
+        world.host(HOSTS).write(number, 10);
+        world.run(Duration::from_millis(200));
+    }
+    assert!(world.hosts[&25].ring.get(&1).is_some());
+    assert_eq!(pulls(&world), pulls_before, "it came before anybody asked");
+}
+
+#[test]
 fn a_cut_in_the_tree_is_mended() {
     let mut world = circle();
     let edges: Vec<(PeerId, PeerId)> = tree(&world).into_iter().step_by(9).collect();
