@@ -212,12 +212,13 @@ impl Node {
         if self.mesh.is_none() {
             return;
         }
-        if self.router.is_settled() && self.leaving.is_none() && self.describe_due {
+        // Not before it is known: nobody could dial whoever publishes no endpoint.
+        let due = self.router.is_settled() && self.leaving.is_none() && self.describe_due;
+        if let Some(underlay) = self.underlay.as_ref().filter(|_| due) {
             self.describe_due = false;
-            let endpoints = self.underlay.as_ref().map(|u| u.endpoints.clone());
             self.router.describe(Info {
                 name: self.config.name.clone(),
-                endpoints: endpoints.unwrap_or_default(),
+                endpoints: underlay.endpoints.clone(),
                 incarnation: self.config.incarnation,
                 left: false,
             });

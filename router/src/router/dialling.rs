@@ -32,11 +32,16 @@ impl Router {
         for (peer, info) in member::present(&self.members) {
             if peer != self.me && !self.by_peer.contains_key(&peer) {
                 published.extend(&info.endpoints);
+                // Where it was found may be none of what it publishes: an address before a NAT.
+                let found = self.targets.iter().filter(|(address, found)| {
+                    **found == Some(peer) && !info.endpoints.contains(address)
+                });
+                let endpoints = info.endpoints.iter().chain(found.map(|(address, _)| address));
                 // Another host may have its address by now.
                 let free = |endpoint: &&SocketAddr| !self.links().any(|up| up.remote == **endpoint);
                 wanted.push(Wanted {
                     callee: Callee::Peer(peer),
-                    endpoints: info.endpoints.iter().filter(free).copied().collect(),
+                    endpoints: endpoints.filter(free).copied().collect(),
                     courteous: peer < self.me,
                     alive: self.paths.contains_key(&peer),
                 });

@@ -367,6 +367,27 @@ fn a_target_that_a_member_publishes_is_dialled_once() {
 }
 
 #[test]
+fn a_member_is_dialled_where_it_was_found_though_it_does_not_publish_that() {
+    let mut world = World::new(&[1, 2]);
+    world.host(2).router.describe(Info {
+        name: "behind a NAT".to_owned(),
+        endpoints: vec![address(9)],
+        incarnation: 1,
+        left: false,
+    });
+    world.host(1).router.add_target(address(2));
+    world.link(1, 2);
+    world.run(secs(2));
+    world.cut(1, 2);
+    world.host(1).dialled.clear();
+    world.run(secs(5));
+    let now = world.now;
+    world.host(1).router.dial_failed(address(9), DialError::Unreachable("gone".to_owned()), now);
+    world.run(secs(2));
+    assert_eq!(world.hosts[&1].dialled, [address(9), address(2)]);
+}
+
+#[test]
 fn a_target_that_is_this_host_is_forgotten() {
     let mut world = World::new(&[1]);
     world.host(1).router.add_target(address(1));
