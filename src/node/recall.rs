@@ -50,9 +50,9 @@ impl Node {
                     "an old disk was restored: peers told what was missing".to_owned(),
                 );
             }
-            // With an old disk somebody who was not asked may know more.
-            let unasked = self.router.greeted() + 1 < self.standing_members().len();
-            let jumps = wrote || (self.doubtful && unasked);
+            // With an old disk somebody who was not asked may know more: a member, too, that
+            // joined after the disk's image was made and that nobody here has heard of.
+            let jumps = wrote || self.doubtful;
             self.recalling = false;
             self.write_doubt(false);
             self.router.members_mut().end_recall(jumps);
