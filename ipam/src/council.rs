@@ -47,7 +47,7 @@ use message::{Ballot, CouncilMessage};
 use proposal::Proposal;
 
 pub use decree::{DECREE, Decree};
-pub use wish::{Wish, WishError, WishId, WishState};
+pub use wish::{Waits, Wish, WishError, WishId};
 
 /// Electors at most: any five of nine hosts decide, however many there are.
 pub const ELECTORS_MAX: usize = 9;

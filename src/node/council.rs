@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use ipnetwork::IpNetwork;
 use mesh_ipam::{
     Block,
-    council::{Surroundings, WishId, WishState, message::CouncilMessage},
+    council::{Surroundings, Waits, WishId, message::CouncilMessage},
 };
 use mesh_router::{PeerId, Time, dialer::Callee, member, store::Return};
 use rand::RngExt;
@@ -276,19 +276,16 @@ impl Node {
     /// Answers whose wish has come true, and whose patience has ended.
     pub(super) fn settle_pending(&mut self) {
         for pending in std::mem::take(&mut self.desk.pending) {
-            let (ipam, around) = self.council_parts(0);
-            match ipam.wish_state(pending.wish, &around) {
-                Some(WishState::Waiting { .. }) if pending.until > self.now => {
-                    self.desk.pending.push(pending);
-                }
-                Some(WishState::Waiting { needed, answered, silent, behind }) => {
+            match self.ipam.is_granted(pending.wish) {
+                Some(false) if pending.until > self.now => self.desk.pending.push(pending),
+                Some(false) => {
+                    let (ipam, around) = self.council_parts(0);
+                    let waits = ipam.waits_for(pending.wish, &around);
                     self.ipam.withdraw(pending.wish);
                     self.ipam.give_up_proposal();
-                    let refusal =
-                        self.undecided(&pending.what, needed, &answered, (&silent, &behind));
-                    self.reply(pending.id, Err(refusal));
+                    self.reply(pending.id, Err(self.undecided(&pending.what, &waits)));
                 }
-                Some(WishState::Done) => {
+                Some(true) => {
                     self.ipam.withdraw(pending.wish);
                     self.acknowledge(pending.id, Ok(self.decided(&pending.what)));
                 }
@@ -312,17 +309,12 @@ impl Node {
         }
     }
 
-    fn undecided(
-        &self,
-        what: &What,
-        needed: usize,
-        answered: &BTreeSet<PeerId>,
-        (silent, behind): (&BTreeSet<PeerId>, &BTreeSet<PeerId>),
-    ) -> Refusal {
+    fn undecided(&self, what: &What, waits: &Waits) -> Refusal {
+        let Waits { needed, answered, silent, behind } = waits;
         let electors = self.ipam.electors();
         let missing: BTreeSet<PeerId> = electors.difference(answered).copied().collect();
         let mut why = Vec::new();
-        if answered.len() < needed {
+        if answered.len() < *needed {
             let (have, all, names) = (answered.len(), electors.len(), self.names(&missing));
             why.push(format!(
                 "{needed} of the {all} electors must agree and {have} did; not heard of: {names}"

@@ -11,10 +11,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_ipam::council::{
-    WishState,
-    message::{Body, CouncilMessage},
-};
+use mesh_ipam::council::message::{Body, CouncilMessage};
 use mesh_router::{Mutation, PeerId, Time, mutation};
 
 use super::{Node, peers::PeerMessage};
@@ -195,8 +192,7 @@ impl Node {
     /// A lease that has run out is carried out once: whoever is back since then stays.
     pub(super) fn settle_expired(&mut self) {
         let Some((wish, peers)) = self.desk.expired.take() else { return };
-        let (ipam, around) = self.council_parts(0);
-        if matches!(ipam.wish_state(wish, &around), Some(WishState::Waiting { .. })) {
+        if self.ipam.is_granted(wish) == Some(false) {
             self.desk.expired = Some((wish, peers));
         } else {
             self.ipam.withdraw(wish);

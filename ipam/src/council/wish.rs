@@ -54,22 +54,17 @@ pub(super) struct Founding {
     pub(super) since: Option<Time>,
 }
 
-/// How a wish stands.
+/// What a wish waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WishState {
-    /// It is so.
-    Done,
-    /// What is waited for.
-    Waiting {
-        /// Electors of which more must answer, how many are needed and how many have answered.
-        needed: usize,
-        /// Of the electors, these have.
-        answered: BTreeSet<PeerId>,
-        /// Members that have not answered and have to.
-        silent: BTreeSet<PeerId>,
-        /// Members whose writes have not arrived yet.
-        behind: BTreeSet<PeerId>,
-    },
+pub struct Waits {
+    /// Electors of which more must answer: how many are needed.
+    pub needed: usize,
+    /// Of the electors, these have.
+    pub answered: BTreeSet<PeerId>,
+    /// Members that have not answered and have to.
+    pub silent: BTreeSet<PeerId>,
+    /// Members whose writes have not arrived yet.
+    pub behind: BTreeSet<PeerId>,
 }
 
 /// Why a wish cannot be had.
@@ -156,14 +151,16 @@ impl Ipam {
         &self.council.differing
     }
 
-    /// How a wish stands; `None` when there is no such wish.
-    pub fn wish_state(&self, id: WishId, around: &Surroundings<'_>) -> Option<WishState> {
-        let wish = self.council.wishes.get(&id)?;
-        if self.is_fulfilled(wish) {
-            return Some(WishState::Done);
-        }
+    /// Whether a wish has come true; `None` when there is no such wish.
+    pub fn is_granted(&self, id: WishId) -> Option<bool> {
+        self.council.wishes.get(&id).map(|wish| self.is_fulfilled(wish))
+    }
+
+    /// What a wish waits for. Looks at everything that each host has answered.
+    pub fn waits_for(&self, id: WishId, around: &Surroundings<'_>) -> Waits {
+        let wish = self.council.wishes.get(&id);
+        let removing = wish.map(|wish| self.removing(wish)).unwrap_or_default();
         let electors = self.electors();
-        let removing = self.removing(wish);
         let proposal = self.council.proposal.as_ref();
         let answered = proposal.map(Proposal::answered).unwrap_or_default();
         let silent = if removing.is_empty() {
@@ -175,13 +172,12 @@ impl Ipam {
             );
             everybody.difference(&answered).copied().collect()
         };
-        let behind = proposal.map(|proposal| proposal.behind(self)).unwrap_or_default();
-        Some(WishState::Waiting {
+        Waits {
             needed: electors.len() / 2 + 1,
             answered: answered.intersection(&electors).copied().collect(),
             silent,
-            behind,
-        })
+            behind: proposal.map(|proposal| proposal.behind(self)).unwrap_or_default(),
+        }
     }
 
     fn is_fulfilled(&self, wish: &Wish) -> bool {
