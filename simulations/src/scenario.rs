@@ -83,8 +83,6 @@ pub struct Scenario {
     /// How many others each host can reach directly, about; 0: all. The rest it reaches through
     /// them.
     pub reaches: u32,
-    /// In the end the ring must be as small as what it says.
-    pub small_ring: bool,
     /// The rule that is broken, in a build with the feature `mutations`.
     #[serde(skip)]
     pub mutation: Option<Mutation>,
@@ -129,7 +127,6 @@ impl Default for Scenario {
             orderly: 1000,
             recycles: 0,
             reaches: 0,
-            small_ring: false,
             mutation: None,
         }
     }
