@@ -231,13 +231,17 @@ impl Node {
             let ask_at = self.now + Duration::from_millis(300);
             leaving.stage = LeavingStage::Handing { heir, counter, ask_at };
         }
-        if self.ipam.store().durable_counter() >= counter {
+        // That it has left it says there, too, which is all there is if it owned nothing.
+        let left = self.router.members().own_counter();
+        let told = self.router.members().durable_counter() >= left;
+        if told && self.ipam.store().durable_counter() >= counter {
             let decreed = self.ipam.store().seen(DECREE);
-            self.send_to_peer(heir, &super::peers::PeerMessage::HandOver { counter, decreed });
+            let message = super::peers::PeerMessage::HandOver { counter, left, decreed };
+            self.send_to_peer(heir, &message);
         }
     }
 
-    /// The heir has our grants on disk.
+    /// The heir has our grants, and that we left, on disk.
     pub(super) fn taken_over(&mut self, from: PeerId, taken: u64) {
         let Some(leaving) = &self.leaving else { return };
         if let LeavingStage::Handing { heir, counter, .. } = leaving.stage

@@ -42,7 +42,8 @@ const LEFT_KEPT_AWAY: Duration = Duration::from_secs(3600);
 /// But only while there are no more of them. Chosen: far more than leave while a host is away.
 const LEFT_KEPT_AWAY_MAX: usize = 256;
 
-/// Who is told of an age that differs by no more than this keeps its own: a message takes a while.
+/// Who is told of an age that differs by no more than this does not pass it on: a message takes a
+/// while, so there always is a difference.
 const AGE_SLACK: Duration = Duration::from_secs(2);
 
 /// A message between nodes, sent through the router.
@@ -56,6 +57,8 @@ pub(super) enum PeerMessage {
     HandOver {
         /// Own counter of the sender.
         counter: u64,
+        /// And what it says of itself up to here, which is that it has left.
+        left: u64,
         /// And the decrees up to here.
         decreed: u64,
     },
@@ -84,7 +87,7 @@ pub(super) enum PeerMessage {
         /// Where the sender saw it.
         address: std::net::SocketAddr,
     },
-    /// Who has left, and for how many seconds the sender has known it or been told so.
+    /// Who has left, and for how many milliseconds the sender has known it or been told so.
     Left(Vec<(PeerId, u64)>),
     /// The sender's lease is to count from now.
     Renew(Renewal),
@@ -151,8 +154,8 @@ impl Node {
                     || self.is_doubtful() => {}
             Ok(PeerMessage::Space(message)) => self.ipam.handle_message(from, message, self.now),
             Ok(PeerMessage::Council(message)) => self.on_council(from, message),
-            Ok(PeerMessage::HandOver { counter, decreed }) => {
-                self.confirm_hand_over(from, counter, decreed);
+            Ok(PeerMessage::HandOver { counter, left, decreed }) => {
+                self.confirm_hand_over(from, (counter, left, decreed));
             }
             Ok(PeerMessage::TakenOver { counter }) => self.taken_over(from, counter),
             Ok(PeerMessage::AskPromise) => {
@@ -179,9 +182,12 @@ impl Node {
     }
 
     /// Answers only when the entries are on this host's disk; the sender asks again until then.
-    fn confirm_hand_over(&mut self, from: PeerId, counter: u64, decreed: u64) {
+    fn confirm_hand_over(&mut self, from: PeerId, (counter, left, decreed): (u64, u64, u64)) {
         let ring = self.ipam.store();
         let has = ring.seen(from) >= counter && ring.seen(DECREE) >= decreed;
+        // What somebody says who was removed meanwhile is not taken in any more.
+        let has_left = self.router.members().seen(from) >= left || self.ipam.is_removed(from);
+        let has = has && has_left;
         // Who leaves itself would take these blocks with it: it hands them on first.
         if has && !self.is_leaving() && self.may_take_over() {
             self.confirm(from, PeerMessage::TakenOver { counter });
@@ -312,7 +318,8 @@ impl Node {
         let kept = if all_here || many { LEFT_KEPT } else { LEFT_KEPT_AWAY };
         let (now, here) = (self.now, |peer| member::info(members, peer).is_some());
         self.keeping.left.retain(|peer, known| {
-            left.contains(peer) || !here(*peer) && known.known_for(now) < kept
+            // For longer than its entries: a newcomer may have heard of it from somebody just before.
+            left.contains(peer) || !here(*peer) && known.known_for(now) < kept + LEFT_KEPT
         });
         for peer in left {
             let new = Departed { heard: now, before: Duration::ZERO };
@@ -336,8 +343,9 @@ impl Node {
         }
         let message = |of: &dyn Fn(&PeerId) -> bool| {
             let left = self.keeping.left.iter().filter(|(peer, _)| of(peer));
-            let left = left.map(|(peer, left)| (*peer, left.known_for(self.now).as_secs()));
-            let left: Vec<(PeerId, u64)> = left.collect();
+            let age = |left: &Departed| left.known_for(self.now).as_millis();
+            let age = |left: &Departed| u64::try_from(age(left)).unwrap_or(u64::MAX);
+            let left: Vec<(PeerId, u64)> = left.map(|(peer, left)| (*peer, age(left))).collect();
             (!left.is_empty()).then(|| codec::encode(&PeerMessage::Left(left)))
         };
         let (all, news) = (message(&|_| true), message(&|peer| news.contains(peer)));
@@ -352,13 +360,16 @@ impl Node {
     }
 
     fn hear_who_left(&mut self, peers: Vec<(PeerId, u64)>) {
-        for (peer, seconds) in peers.into_iter().take(ORIGINS_MAX) {
-            let before = Duration::from_secs(seconds).min(LEFT_KEPT_AWAY);
+        for (peer, age) in peers.into_iter().take(ORIGINS_MAX) {
+            let before = Duration::from_millis(age).min(LEFT_KEPT_AWAY);
             let told = Departed { heard: self.now, before };
             let unknown = Departed { heard: self.now, before: Duration::ZERO };
             let known = self.keeping.left.entry(peer).or_insert(unknown);
-            if known.known_for(self.now) + AGE_SLACK < told.before {
+            let older = told.before.saturating_sub(known.known_for(self.now));
+            if !older.is_zero() {
                 *known = told;
+            }
+            if older > AGE_SLACK {
                 // Whoever heard of it through this host is told, too.
                 self.keeping.left_news.insert(peer);
             }
