@@ -164,9 +164,9 @@ impl Host {
         self.wake_token += 1;
         self.kernel.crash();
         let mut ghost = config(self.index, self.id, (0, 0));
-        // Unless it is to ask its peers first, it counts with what it would serve from alone.
-        ghost.serve_alone = !self.off && !self.doubtful_disk;
-        ghost.trusted_disk = ghost.serve_alone;
+        // Unless it is to ask its peers first, because its disk may be an old one or says so
+        // itself, it counts with what it would serve from.
+        ghost.trusted_disk = !self.off && !self.doubtful_disk;
         self.node = Node::restore(ghost, self.disk.rows(), self.clock(now))?;
         Ok(())
     }

@@ -318,7 +318,7 @@ impl Node {
         let kept = if all_here || many { LEFT_KEPT } else { LEFT_KEPT_AWAY };
         let (now, here) = (self.now, |peer| member::info(members, peer).is_some());
         self.keeping.left.retain(|peer, known| {
-            // For longer than its entries: a newcomer may have heard of it from somebody just before.
+            // Longer than its entries: a newcomer may have heard of it from somebody just before.
             left.contains(peer) || !here(*peer) && known.known_for(now) < kept + LEFT_KEPT
         });
         for peer in left {
