@@ -53,7 +53,8 @@ impl World {
             let by = self.dice.index(self.hosts.len());
             // Two who force the same thing at once would both take the blocks: one does.
             let force = self.queue.now() >= force_at;
-            let first = self.hosts.iter().position(crate::host::Host::is_member);
+            let serves = |host: &crate::host::Host| host.is_member() && host.node.is_ready();
+            let first = self.hosts.iter().position(serves);
             self.remove_dead(first.filter(|_| force).unwrap_or(by), force);
             self.run_until(self.queue.now() + SECOND);
         }

@@ -18,12 +18,13 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
 }
 
 /// Each was found by one bug, or few.
-const ONCE_FAILED: [(&str, u64, usize, &str); 8] = [
+const ONCE_FAILED: [(&str, u64, usize, &str); 9] = [
     ("default", 484, 4, "a host that had left came back through one newer than its leaving"),
     ("default", 809, 3, "the same"),
     ("restore", 158, 4, "an image from while a host joined: it used a counter twice"),
     ("restore", 1211, 6, "who joined after the image was made knew more, and nobody knew of it"),
     ("slow", 1024, 3, "a host said that it has no endpoint, and nobody dialled it any more"),
+    ("churn", 62015, 4, "who left before it was ready and came back used a number twice"),
     ("lease", 192, 3, "a removal was not given up when its host was back"),
     ("lease", 384, 6, "whoever had no entry left never said that it had told all"),
     ("lease", 5253, 7, "a host came back through one that was itself removed"),

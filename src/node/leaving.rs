@@ -48,8 +48,8 @@ enum LeavingStage {
 pub(super) struct Left {
     /// Which.
     mesh: MeshId,
-    /// The counter of this host's last write to its ring: until it is told so much, it must not
-    /// believe that the blocks that it gave away are its own.
+    /// The counter of this host's last write to its ring, 0 without one: until it is told so much,
+    /// it must not believe that the blocks that it gave away are its own.
     pub(super) counter: u64,
     /// What it promised there holds for ever: it may have left in the middle of founding.
     promises: Acceptor,
@@ -274,7 +274,8 @@ impl Node {
         let before = self.left_before().map_or(0, |left| left.counter);
         let counter = self.ipam.store().own_counter().max(before);
         let promises = self.ipam.promises().1.clone();
-        if counter > 0 || promises != Acceptor::default() {
+        let wrote = counter.max(self.router.members().own_counter()) > 0;
+        if wrote || promises != Acceptor::default() {
             self.left = Some(Left { mesh, counter, promises });
             self.write_left();
         }

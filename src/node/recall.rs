@@ -39,9 +39,8 @@ impl Node {
                 self.ipam.store().own_counter(),
                 self.zone.store().own_counter(),
             ];
-            let left = self.left_before().is_some_and(|left| left.counter > 0);
             // Who told us of one kind may know nothing of another that we wrote, too.
-            let wrote = left || own.iter().any(|counter| *counter > 0);
+            let wrote = self.left_before().is_some() || own.iter().any(|counter| *counter > 0);
             // Unless the disk was there, and nobody knew anything that was not on it.
             let wrote = wrote && (self.comparing.is_none() || self.was_recalled());
             if wrote && self.comparing.take().is_some() {
