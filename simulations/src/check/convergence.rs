@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Debug};
 
+use mesh_dns::RecordValue;
 use mesh_ipam::Family;
 use mesh_router::{PeerId, Register, Store, member, store::Entry};
 
@@ -25,9 +26,14 @@ pub(crate) fn differences(hosts: &[Host]) -> Option<String> {
             present.contains(origin)
                 && [described, describes].iter().any(|members| member::is_present(members, *origin))
         };
-        let difference = store(described, describes, there)
-            .or_else(|| store(first.node.ipam().store(), host.node.ipam().store(), |_| true))
-            .or_else(|| store(first.node.zone().store(), host.node.zone().store(), there));
+        let (zone, other) = (first.node.zone().store(), host.node.zone().store());
+        let gone = |value: &RecordValue| *value == RecordValue::Tombstone;
+        let difference = store((described, describes), there, |_| false)
+            .or_else(|| {
+                let rings = (first.node.ipam().store(), host.node.ipam().store());
+                store(rings, |_| true, |_| false)
+            })
+            .or_else(|| store((zone, other), there, gone));
         if let Some(what) = difference {
             return Some(format!("h{} and h{} differ: {what}", first.index, host.index));
         }
@@ -47,18 +53,34 @@ pub(crate) fn free(hosts: &[Host]) -> bool {
     })
 }
 
+/// The first difference between what two stores hold of the origins that count. Who was told all of
+/// an origin by one that had collected tombstones has none of these, and others may have them for
+/// as long as the origin is away: it says when they go.
 fn store<R: Register>(
-    a: &Store<R>,
-    b: &Store<R>,
+    (a, b): (&Store<R>, &Store<R>),
     counts: impl Fn(&PeerId) -> bool,
+    is_tombstone: impl Fn(&R::Value) -> bool,
 ) -> Option<String> {
     let (seen_a, seen_b) = (a.announced(), b.announced());
     let counted = |(origin, _): &(&PeerId, &u64)| counts(origin);
     if !seen_a.dots.iter().filter(counted).eq(seen_b.dots.iter().filter(counted)) {
         return Some(format!("{seen_a:?} against {seen_b:?}"));
     }
-    let counted = |(_, entry): &(_, &Entry<R::Value>)| counts(&entry.dot.actor);
-    first_difference(a.iter().filter(counted), b.iter().filter(counted))
+    let one = entries((a, b), &counts, &is_tombstone);
+    first_difference(one, entries((b, a), &counts, &is_tombstone))
+}
+
+/// The entries of the first store that count, without tombstones that the other has collected.
+fn entries<'a, R: Register>(
+    (store, other): (&'a Store<R>, &'a Store<R>),
+    counts: &'a impl Fn(&PeerId) -> bool,
+    is_tombstone: &'a impl Fn(&R::Value) -> bool,
+) -> impl Iterator<Item = (&'a R::Key, &'a Entry<R::Value>)> {
+    let collected = move |entry: &Entry<R::Value>| {
+        let floor = other.floors().get(&entry.dot.actor).copied().unwrap_or(0);
+        is_tombstone(&entry.value) && entry.dot.counter <= floor
+    };
+    store.iter().filter(move |(_, entry)| counts(&entry.dot.actor) && !collected(entry))
 }
 
 /// The first difference between the entries of two stores, both in the order of keys.
@@ -91,12 +113,10 @@ mod tests {
             members.write(MemberKey::Info(me), MemberValue::Info(info));
             members
         };
-        assert_eq!(store(&write("a"), &write("a"), |_| true), None);
-        assert!(store(&write("a"), &write("b"), |_| true).is_some(), "same vector, other value");
-        assert!(
-            store(&write("a"), &Members::new(me), |_| true).is_some(),
-            "an entry that the other lacks"
-        );
+        let compare = |a: &Members, b: &Members| store((a, b), |_| true, |_| false);
+        assert_eq!(compare(&write("a"), &write("a")), None);
+        assert!(compare(&write("a"), &write("b")).is_some(), "same vector, other value");
+        assert!(compare(&write("a"), &Members::new(me)).is_some(), "one that the other lacks");
         assert!(differences(&[]).is_none());
     }
 }
