@@ -70,14 +70,15 @@ fn store<R: Register>(
     first_difference(one, entries((b, a), &counts, &is_tombstone))
 }
 
-/// The entries of the first store that count, without tombstones that the other has collected.
+/// The entries of the first store that count, without tombstones that either may have collected.
 fn entries<'a, R: Register>(
     (store, other): (&'a Store<R>, &'a Store<R>),
     counts: &'a impl Fn(&PeerId) -> bool,
     is_tombstone: &'a impl Fn(&R::Value) -> bool,
 ) -> impl Iterator<Item = (&'a R::Key, &'a Entry<R::Value>)> {
     let collected = move |entry: &Entry<R::Value>| {
-        let floor = other.floors().get(&entry.dot.actor).copied().unwrap_or(0);
+        let floors = [store, other].map(|of| of.floors().get(&entry.dot.actor).copied());
+        let floor = floors.into_iter().flatten().max().unwrap_or(0);
         is_tombstone(&entry.value) && entry.dot.counter <= floor
     };
     store.iter().filter(move |(_, entry)| counts(&entry.dot.actor) && !collected(entry))
