@@ -375,7 +375,8 @@ fn an_isolated_host_stops_at_half_of_the_lease_and_loses_its_space_after_the_who
         Api::new(&one[0])?.claim_any("early")?;
         wait_reason(&mut hosts[2], "half of the lease of 10 s is over")?;
         println!("stopped {:?} after the cut", cut.elapsed());
-        ensure!(cut.elapsed() > Duration::from_secs(4), "too early");
+        // It asks each second; the last question that was answered counts, and that was before.
+        ensure!(cut.elapsed() > Duration::from_millis(3500), "too early");
         let mut api = Api::new(&hosts[2])?;
         api.patience = Duration::from_millis(200);
         let refused = api.claim_any("late").err().context("it was served")?.to_string();
