@@ -130,16 +130,16 @@ impl World {
         }
     }
 
-    /// Who has just heard that nobody has space may say so for a moment; a host that `must` give
-    /// may not.
-    fn ask_probe(&mut self, host: usize, must: bool) -> (usize, RequestId, Holder) {
+    /// Asks a host for one container more. Who has just heard that nobody has space may say so for a
+    /// moment; at the `last` attempt that is a violation, if somebody has.
+    fn ask_probe(&mut self, host: usize, last: bool) -> (usize, RequestId, Holder) {
         self.last_container += 1;
         let mut request = AttachRequest::new(format!("probe{}", self.last_container));
         request.names.push(format!("probe{host}"));
         request.netns = Some(format!("/run/netns/probe{host}"));
         let (container, interface) = (request.container.clone(), request.interface.clone());
         let request = Request::Attach(Box::new(request));
-        let id = self.ask_as(host, request, (PROBE_PATIENCE, must));
+        let id = self.ask_as(host, request, (PROBE_PATIENCE, last));
         (host, id, Holder { container, interface })
     }
 

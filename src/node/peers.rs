@@ -120,6 +120,27 @@ struct Departed {
     before: Duration,
 }
 
+impl Keeping {
+    /// Takes ages that another tells, where they are greater. Of more than so many it takes none.
+    fn hear_who_left(&mut self, peers: Vec<(PeerId, u64)>, now: Time) {
+        for (peer, age) in peers {
+            let before = Duration::from_millis(age).min(LEFT_KEPT_AWAY);
+            let known = match self.left.get(&peer) {
+                Some(known) => known.known_for(now),
+                None if self.left.len() >= ORIGINS_MAX => continue,
+                None => Duration::ZERO,
+            };
+            let older = before.saturating_sub(known);
+            let told = Departed { heard: now, before: known.max(before) };
+            self.left.insert(peer, told);
+            if older > AGE_SLACK {
+                // Whoever heard of it through this host is told, too.
+                self.left_news.insert(peer);
+            }
+        }
+    }
+}
+
 impl Departed {
     fn known_for(self, now: Time) -> Duration {
         self.before + now.since(self.heard)
@@ -171,7 +192,7 @@ impl Node {
             Ok(PeerMessage::AreYouThere) => self.send_to_peer(from, &PeerMessage::IAmHere),
             Ok(PeerMessage::Twin { address }) => self.told_of_twin(address),
             Ok(PeerMessage::IAmHere) => self.removal_is_answered(from),
-            Ok(PeerMessage::Left(peers)) => self.hear_who_left(peers),
+            Ok(PeerMessage::Left(peers)) => self.keeping.hear_who_left(peers, self.now),
             Ok(PeerMessage::Renew(renewal)) => self.on_renew(from, renewal),
             Ok(PeerMessage::Renewed(renewal)) => self.on_renewed(from, renewal),
             Err(error) => {
@@ -359,23 +380,6 @@ impl Node {
         }
     }
 
-    fn hear_who_left(&mut self, peers: Vec<(PeerId, u64)>) {
-        for (peer, age) in peers.into_iter().take(ORIGINS_MAX) {
-            let before = Duration::from_millis(age).min(LEFT_KEPT_AWAY);
-            let told = Departed { heard: self.now, before };
-            let unknown = Departed { heard: self.now, before: Duration::ZERO };
-            let known = self.keeping.left.entry(peer).or_insert(unknown);
-            let older = told.before.saturating_sub(known.known_for(self.now));
-            if !older.is_zero() {
-                *known = told;
-            }
-            if older > AGE_SLACK {
-                // Whoever heard of it through this host is told, too.
-                self.keeping.left_news.insert(peer);
-            }
-        }
-    }
-
     /// Drops all that a peer said: what it said of itself, and its names.
     pub(super) fn forget_peer(&mut self, peer: PeerId, returns: Return) {
         self.router.forget(peer, returns, self.now);
@@ -430,5 +434,43 @@ impl Node {
             Some(away) if self.now.since(away.since) < UNREACHABLE_AFTER => "suspect",
             Some(_) => "unreachable",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_micros(1_000_000_000);
+
+    fn peer(n: u32) -> PeerId {
+        let mut id = [7; 16];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        PeerId::new(id)
+    }
+
+    #[test]
+    fn the_greatest_age_counts_and_only_a_far_greater_one_is_passed_on() {
+        let mut keeping = Keeping::default();
+        let mut hear = |age, seconds| {
+            let now = NOW + Duration::from_secs(seconds);
+            keeping.hear_who_left(vec![(peer(1), age)], now);
+            (keeping.left[&peer(1)].known_for(now).as_millis(), !keeping.left_news.is_empty())
+        };
+        assert_eq!(hear(1_500, 0), (1_500, false), "of somebody new, too");
+        assert_eq!(hear(1_000, 1), (2_500, false));
+        assert_eq!(hear(4_000, 1), (4_000, false));
+        assert_eq!(hear(90_000, 2), (90_000, true));
+    }
+
+    #[test]
+    fn ages_of_whom_nobody_knows_take_little_room() {
+        let mut keeping = Keeping::default();
+        for round in 0..3 {
+            let all = (0..5_000).map(|n| (peer(10_000 * round + n), 60_000));
+            keeping.hear_who_left(all.collect(), NOW);
+        }
+        assert_eq!(keeping.left.len(), ORIGINS_MAX);
+        assert!(keeping.left_news.len() <= ORIGINS_MAX);
     }
 }

@@ -100,6 +100,7 @@ pub(crate) fn first_difference<T: PartialEq + Debug>(
 
 #[cfg(test)]
 mod tests {
+    use mesh_dns::{Name, RecordKey, ZoneRegister};
     use mesh_router::member::{Info, MemberKey, MemberValue, Members};
 
     use super::*;
@@ -119,5 +120,33 @@ mod tests {
         assert!(compare(&write("a"), &write("b")).is_some(), "same vector, other value");
         assert!(compare(&write("a"), &Members::new(me)).is_some(), "one that the other lacks");
         assert!(differences(&[]).is_none());
+    }
+
+    #[test]
+    fn a_tombstone_that_one_has_collected_is_no_difference_and_a_name_is_one() {
+        let me = PeerId::new([1; 16]);
+        let key = |holder: &str| RecordKey {
+            origin: me,
+            holder: holder.to_owned(),
+            name: Name::parse("a.mesh.internal").unwrap(),
+        };
+        let write = |value: RecordValue| {
+            let mut zone = Store::<ZoneRegister>::new(me);
+            zone.write(key("c1"), RecordValue::Tombstone);
+            zone.write(key("c2"), value);
+            zone
+        };
+        let compare = |a: &Store<ZoneRegister>, b: &Store<ZoneRegister>| {
+            store((a, b), |_| true, |value| *value == RecordValue::Tombstone)
+        };
+        let there = write(RecordValue::Addresses(vec!["10.0.0.1".parse().unwrap()]));
+        let mut collected = there.clone();
+        collected.collect(&key("c1"));
+        assert_eq!(compare(&there, &collected), None);
+        assert_eq!(compare(&collected, &there), None);
+        let mut other = write(RecordValue::Addresses(vec!["10.0.0.2".parse().unwrap()]));
+        assert!(compare(&there, &other).is_some());
+        other.collect(&key("c1"));
+        assert!(compare(&there, &other).is_some(), "also if it has collected something");
     }
 }
