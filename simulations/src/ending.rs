@@ -50,12 +50,7 @@ impl World {
             if self.queue.now() >= until {
                 return self.fail(Violation::new("removal", "who is switched off stays a member"));
             }
-            let by = self.dice.index(self.hosts.len());
-            // Two who force the same thing at once would both take the blocks: one does.
-            let force = self.queue.now() >= force_at;
-            let serves = |host: &crate::host::Host| host.is_member() && host.node.is_ready();
-            let first = self.hosts.iter().position(serves);
-            self.remove_dead(first.filter(|_| force).unwrap_or(by), force);
+            self.have_dead_removed(self.queue.now() >= force_at);
             self.run_until(self.queue.now() + SECOND);
         }
         for host in 0..self.hosts.len() {
@@ -67,15 +62,48 @@ impl World {
         }
     }
 
+    fn have_dead_removed(&mut self, force: bool) {
+        let by = self.dice.index(self.hosts.len());
+        // Two who force the same thing at once would both take the blocks: one does.
+        let serves = |host: &crate::host::Host| host.is_member() && host.node.is_ready();
+        let first = self.hosts.iter().position(serves);
+        self.remove_dead(first.filter(|_| force).unwrap_or(by), force);
+    }
+
+    /// Does what hosts ask for that wait for one that is gone for good: whoever was given the
+    /// blocks of one that left, and died before it told anybody, has to be removed.
+    fn bury_awaited(&mut self, force: bool) {
+        let whys = self.hosts.iter().filter(|host| host.is_member());
+        let whys = whys.filter_map(|host| host.node.unready_because());
+        let whys: Vec<String> = whys.filter(|why| why.contains("peer remove")).collect();
+        let names = |host: usize| {
+            let name = format!("h{host}");
+            let word = |why: &String| why.split(|c: char| !c.is_alphanumeric()).any(|w| w == name);
+            whys.iter().any(word)
+        };
+        for host in 0..self.hosts.len() {
+            self.hosts[host].off |= self.hosts[host].stays_down && names(host);
+        }
+        if self.hosts.iter().any(|host| host.off && host.stays_down && !host.removed) {
+            self.have_dead_removed(force);
+        }
+    }
+
     /// Waits until everything is well, at most as long as the scenario says.
     fn settle(&mut self, when: &str) {
-        let until = self.queue.now() + self.scenario.heal_seconds * SECOND;
+        let begin = self.queue.now();
+        let until = begin + self.scenario.heal_seconds * SECOND;
+        // Only then a person does what is asked for.
+        let bury_at = begin + self.scenario.heal_seconds * SECOND / 3;
         let mut unwell = None;
         while self.violation.is_none() && self.queue.now() < until {
             self.run_until(self.queue.now() + LOOK_EVERY);
             unwell = self.unwell();
             if unwell.is_none() {
                 return;
+            }
+            if self.queue.now() >= bury_at {
+                self.bury_awaited(self.queue.now() >= bury_at + FORCE_AFTER);
             }
         }
         if let Some(what) = unwell {
@@ -130,8 +158,8 @@ impl World {
         }
     }
 
-    /// Asks a host for one container more. Who has just heard that nobody has space may say so for a
-    /// moment; at the `last` attempt that is a violation, if somebody has.
+    /// Asks a host for one container more. Who has just heard that nobody has space may say so for
+    /// a moment; at the `last` attempt that is a violation, if somebody has.
     fn ask_probe(&mut self, host: usize, last: bool) -> (usize, RequestId, Holder) {
         self.last_container += 1;
         let mut request = AttachRequest::new(format!("probe{}", self.last_container));

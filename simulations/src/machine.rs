@@ -16,6 +16,8 @@ use crate::{
 
 /// Who holds the gateway addresses, in the ledger.
 const GATEWAY: &str = "meshd/gateway";
+/// Of so many hosts all are looked at whenever one is replaced; of more, the more rarely.
+const SIZES_EACH: u64 = 32;
 
 impl World {
     pub(crate) fn persist(&mut self, host: usize, batch: BatchId, writes: Vec<Write>) {
@@ -256,18 +258,12 @@ impl World {
     pub(crate) fn recycle(&mut self, host: usize) {
         self.crash(host);
         self.counts.recycles += 1;
-        self.counts.peak(&self.hosts);
         self.scrap_kernel(host);
         self.dead.push(self.hosts[host].id);
-        let now = self.queue.now();
-        let orderly = self.scenario.orderly >= 1000;
-        if self.scenario.recycles > 0
-            && let Err(violation) =
-                check::forgotten::forgotten(&self.hosts, &self.replaced, (now, orderly))
-        {
+        if let Err(violation) = self.check_sizes() {
             return self.fail(violation);
         }
-        self.replaced.push((now, self.hosts[host].id));
+        self.replaced.push((self.queue.now(), self.hosts[host].id));
         let boot = self.hosts[host].boot;
         match Host::new(host, self.scenario.lease(), &mut self.dice) {
             Ok(mut new) => {
@@ -280,6 +276,23 @@ impl World {
         }
         self.started(host);
         self.join_again(host);
+    }
+
+    /// Looks at all hosts; in large meshes not each time that one is replaced.
+    fn check_sizes(&mut self) -> Result<(), Violation> {
+        let each = 1 + self.hosts.len() as u64 / SIZES_EACH;
+        if !self.counts.recycles.is_multiple_of(each) {
+            return Ok(());
+        }
+        self.counts.peak(&self.hosts);
+        let orderly = self.scenario.orderly >= 1000;
+        match self.scenario.recycles {
+            0 => Ok(()),
+            _ => {
+                let now = self.queue.now();
+                check::forgotten::forgotten(&self.hosts, &self.replaced, (now, orderly))
+            }
+        }
     }
 
     /// The machine's memory is gone, and with it all containers and links.

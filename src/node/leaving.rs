@@ -3,7 +3,7 @@
 //! Interrupted anywhere, nothing is lost: the blocks are ours until the grant is durable, and the
 //! heir's from then on.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use mesh_ipam::council::{DECREE, WishId, acceptor::Acceptor};
 use mesh_router::{MeshId, Mutation, PeerId, Router, Time, member::Info, mutation};
@@ -25,6 +25,8 @@ pub(super) struct Leaving {
     id: RequestId,
     until: Time,
     stage: LeavingStage,
+    /// To whom blocks were given.
+    heirs: BTreeSet<PeerId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,12 +49,14 @@ enum LeavingStage {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Left {
     /// Which.
-    mesh: MeshId,
+    pub(super) mesh: MeshId,
     /// The counter of this host's last write to its ring, 0 without one: until it is told so much,
     /// it must not believe that the blocks that it gave away are its own.
     pub(super) counter: u64,
+    /// To whom it gave them: another that is asked first may know neither that nor these.
+    pub(super) heirs: BTreeSet<PeerId>,
     /// What it promised there holds for ever: it may have left in the middle of founding.
-    promises: Acceptor,
+    pub(super) promises: Acceptor,
 }
 
 impl Leaving {
@@ -76,7 +80,8 @@ impl Node {
             let text = "this host is leaving already";
             return self.reply(id, Err(Refusal::new(Code::Conflict, text, "wait for it")));
         }
-        self.leaving = Some(Leaving { id, until, stage: LeavingStage::Emptying });
+        let heirs = BTreeSet::new();
+        self.leaving = Some(Leaving { id, until, stage: LeavingStage::Emptying, heirs });
         let holders: Vec<_> = self.slots.keys().cloned().collect();
         for holder in holders.iter().filter(|holder| **holder != gateway_holder()) {
             self.remove(holder, None);
@@ -133,12 +138,6 @@ impl Node {
             };
             self.leaving = None;
             self.ipam.stay();
-            // Others may have dropped what this host had said. While it is told what it wrote it
-            // writes nothing, and then says all of it anew anyway.
-            if settled {
-                self.router.members_mut().write_anew();
-                self.zone.store_mut().write_anew();
-            }
             self.describe_due = true;
             self.replan();
             let hint = "nothing is lost: this host is still a member; try again";
@@ -230,6 +229,7 @@ impl Node {
         if let Some(leaving) = &mut self.leaving {
             let ask_at = self.now + Duration::from_millis(300);
             leaving.stage = LeavingStage::Handing { heir, counter, ask_at };
+            leaving.heirs.insert(heir);
         }
         // That it has left it says there, too, which is all there is if it owned nothing.
         let left = self.router.members().own_counter();
@@ -258,10 +258,8 @@ impl Node {
     }
 
     fn clear(&mut self) {
-        let Some(Leaving { id, .. }) = self.leaving.take() else { return };
         self.notice(false, "left the mesh".to_owned());
         self.exit();
-        self.acknowledge(id, Ok(Reply::Done));
     }
 
     /// What is remembered of this host's mesh, if it was there before.
@@ -269,14 +267,17 @@ impl Node {
         self.left.as_ref().filter(|left| Some(left.mesh) == self.mesh_id())
     }
 
-    fn note_left(&mut self) {
+    fn note_left(&mut self, heirs: BTreeSet<PeerId>) {
         let Some(mesh) = self.mesh_id() else { return };
-        let before = self.left_before().map_or(0, |left| left.counter);
-        let counter = self.ipam.store().own_counter().max(before);
+        let before = self.left_before();
+        let counter = self.ipam.store().own_counter();
+        let counter = before.map_or(counter, |left| left.counter.max(counter));
+        let heirs =
+            before.into_iter().flat_map(|left| &left.heirs).chain(&heirs).copied().collect();
         let promises = self.ipam.promises().1.clone();
         let wrote = counter.max(self.router.members().own_counter()) > 0;
         if wrote || promises != Acceptor::default() {
-            self.left = Some(Left { mesh, counter, promises });
+            self.left = Some(Left { mesh, counter, heirs, promises });
             self.write_left();
         }
     }
@@ -294,13 +295,15 @@ impl Node {
             let text = "this host was told to leave before it was ready";
             self.reply(joining.id, Err(Refusal::new(Code::Conflict, text, "join again")));
         }
+        let mut heirs = BTreeSet::new();
         if let Some(leaving) = self.leaving.take() {
+            heirs = leaving.heirs;
             self.acknowledge(leaving.id, Ok(Reply::Done));
         }
         self.refuse_undecided();
         self.forget_confirmations();
         self.delete_everything();
-        self.note_left();
+        self.note_left(heirs);
         let links: Vec<_> = self.router.links().map(|up| up.link).collect();
         for link in links {
             let reason = "this host has left the mesh".to_owned();

@@ -7,7 +7,7 @@ use mesh_ipam::{Block, Wanted, ring::RANGES_MAX};
 use mesh_router::{
     MeshId, Mutation, Time,
     link::LinkUp,
-    member::{ENDPOINTS_MAX, Info},
+    member::{self, ENDPOINTS_MAX, Info},
     mutation,
 };
 
@@ -216,12 +216,19 @@ impl Node {
         let due = self.router.is_settled() && self.leaving.is_none() && self.describe_due;
         if let Some(underlay) = self.underlay.as_ref().filter(|_| due) {
             self.describe_due = false;
+            let info = member::info(self.router.members(), self.config.me);
+            let had_left = info.is_some_and(|info| info.left);
             self.router.describe(Info {
                 name: self.config.name.clone(),
                 endpoints: underlay.endpoints.clone(),
                 incarnation: self.config.incarnation,
                 left: false,
             });
+            if had_left {
+                // It did not come to an end: others may have dropped all that this host had said.
+                self.router.members_mut().write_anew();
+                self.zone.store_mut().write_anew();
+            }
         }
         self.progress_joining();
         self.progress_leaving();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use mesh_router::{PeerId, Time};
+use mesh_router::{PeerId, Time, member};
 
 use super::{Node, event::Output, leaving::Left};
 
@@ -91,10 +91,14 @@ impl Node {
         self.left_before().is_none_or(|left| told(left) || self.leave_unheard().is_empty())
     }
 
-    /// Members that have not said yet that they know nothing of this host's leave. Once all have,
-    /// its heir lost what it was given, or was removed: the blocks are this host's after all.
-    fn leave_unheard(&self) -> BTreeSet<PeerId> {
+    /// Members that have not said yet that they know nothing of this host's leave, and heirs that
+    /// these may not have heard of. Once all have, the heirs lost what they were given, or were
+    /// removed: the blocks are this host's after all.
+    pub(super) fn leave_unheard(&self) -> BTreeSet<PeerId> {
         let mut members = self.standing_members();
+        let heirs = self.left_before().into_iter().flat_map(|left| &left.heirs);
+        let unknown = |heir: &&PeerId| member::info(self.router.members(), **heir).is_none();
+        members.extend(heirs.filter(unknown).filter(|heir| !self.ipam.is_removed(**heir)));
         members.retain(|peer| *peer != self.config.me && !self.denied.contains(peer));
         members
     }
@@ -102,12 +106,18 @@ impl Node {
     /// For whom a host that left waits, when it is back.
     pub(super) fn leave_words(&self) -> Option<String> {
         let unheard = self.leave_unheard();
+        let members = self.router.members();
+        // Whom nobody has heard of is removed by its whole id.
+        let name = |peer: &PeerId| {
+            member::info(members, *peer).map_or_else(|| peer.to_string(), |info| info.name.clone())
+        };
         (!self.denied.is_empty() && !unheard.is_empty()).then(|| {
+            let names: Vec<String> = unheard.iter().map(name).collect();
             format!(
                 "this host gave its blocks away when it left, and nobody asked so far knows to \
                  whom; waiting for {} (if one of these is gone for good, remove it with `meshctl \
                  peer remove`)",
-                self.names(&unheard)
+                names.join(", ")
             )
         })
     }

@@ -25,6 +25,7 @@ struct Host {
 }
 
 mod addresses;
+mod leaving;
 
 fn config() -> NodeConfig {
     NodeConfig {

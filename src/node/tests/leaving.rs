@@ -1,0 +1,53 @@
+//! A host that leaves, and is back.
+
+use std::collections::BTreeSet;
+
+use mesh_router::member::{self, Info};
+
+use super::{super::leaving::Left, *};
+
+/// A leave was interrupted: others may have dropped what this host had said, and take only what is
+/// new.
+#[test]
+fn who_did_not_leave_after_all_says_everything_anew() {
+    let mut host = Host::ready();
+    host.attach("a");
+    host.settle();
+    let info = member::info(host.node.router.members(), host.node.config.me).unwrap().clone();
+    host.node.router.describe(Info { left: true, ..info });
+    host.wait(Duration::from_secs(1));
+    host.settle();
+    let said = host.node.zone.store().own_counter();
+    let mut again = host.restart();
+    again.settle();
+    let me = again.node.config.me;
+    assert!(!member::info(again.node.router.members(), me).unwrap().left);
+    assert!(again.node.zone.store().own_counter() > said);
+    let mut once_more = again.restart();
+    once_more.settle();
+    let counters = [&again, &once_more].map(|host| host.node.zone.store().own_counter());
+    assert_eq!(counters[0], counters[1], "it says nothing anew that nobody dropped");
+}
+
+/// Whoever is asked first may never have heard of the heir, nor of the leave.
+#[test]
+fn whoever_left_waits_for_its_heirs_too() {
+    let mut host = Host::ready();
+    let (heir, me) = (PeerId::new([2; 16]), host.node.config.me);
+    let left = Left {
+        mesh: credentials().mesh,
+        counter: host.node.ipam.store().own_counter() + 1,
+        heirs: BTreeSet::from([heir]),
+        promises: mesh_ipam::council::acceptor::Acceptor::default(),
+    };
+    host.node.left = Some(left);
+    host.node.begin_recall();
+    host.wait(Duration::from_secs(1));
+    assert!(host.node.recalling, "the heir was not asked");
+    assert_eq!(host.node.leave_unheard(), BTreeSet::from([heir]));
+    host.node.denied.insert(heir);
+    assert!(host.node.leave_unheard().is_empty(), "{me} may own its blocks again");
+    host.node.router.settle(host.now);
+    host.wait(Duration::from_secs(1));
+    assert!(!host.node.recalling);
+}
