@@ -234,7 +234,7 @@ impl Node {
         self.forget_removed();
         self.desk.members = self.standing_members();
         self.desk.reachable = self.router.paths().keys().copied().collect();
-        let long = self.away_longer_than(SEAT_AWAY_MAX);
+        let long = self.absent.longer_than(SEAT_AWAY_MAX, self.now);
         self.desk.long_away = long;
         let electors = self.ipam.electors();
         let me = self.config.me;

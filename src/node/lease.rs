@@ -129,7 +129,7 @@ impl Node {
         if lease.is_zero() {
             return;
         }
-        let mut gone = self.away_longer_than(lease);
+        let mut gone = self.absent.longer_than(lease, self.now);
         gone.retain(|peer| self.desk.members.contains(peer));
         if let Some((wish, peers)) = &self.desk.expired {
             if *peers == gone {

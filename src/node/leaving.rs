@@ -330,7 +330,7 @@ impl Node {
         self.in_kernel.clear();
         self.waiting.clear();
         self.storing.clear();
-        self.away.clear();
+        self.absent = super::absent::Absent::default();
         self.keeping = super::peers::Keeping::default();
         self.programmed = false;
         self.program_at = None;

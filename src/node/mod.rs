@@ -15,6 +15,7 @@
 //! * `acknowledge`: answers that wait for the disk.
 //! * `naming`: records by hand. `plan`, `status`: pure views of the whole.
 
+mod absent;
 mod acknowledge;
 mod attaching;
 pub mod attachment;
@@ -164,7 +165,7 @@ pub struct Node {
     /// When that was last done.
     programmed_at: Time,
     /// Peers that cannot be reached, since when, and whether their names are hidden already.
-    away: BTreeMap<PeerId, peers::Away>,
+    absent: absent::Absent,
     peers_generation: u64,
     /// How many entries the members, and how many origins the zone had, when they were reviewed.
     peers_heard: (usize, usize),
@@ -220,7 +221,7 @@ impl Node {
             programmed: false,
             program_at: None,
             programmed_at: Time::ZERO,
-            away: BTreeMap::new(),
+            absent: absent::Absent::default(),
             peers_generation: 0,
             peers_heard: (0, 0),
             peers_reviewed: Time::ZERO,
@@ -306,7 +307,7 @@ impl Node {
             .chain(self.journal.poll_timeout())
             .chain(self.program_at)
             .chain(self.peers_due().filter(|_| self.mesh.is_some()))
-            .chain(self.away.values().filter_map(peers::Away::poll_timeout))
+            .chain(self.absent.poll_timeout())
             .chain(self.joining.as_ref().and_then(Joining::poll_timeout))
             .chain(self.leaving.as_ref().map(|of| of.poll_timeout(self.router.is_settled())))
             .chain(self.council_timeout())

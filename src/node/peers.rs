@@ -23,9 +23,6 @@ use serde::{Deserialize, Serialize};
 use super::{Node, event::Output, lease::Renewal};
 use crate::api::types;
 
-/// A peer that was not reached for this long has its names hidden. Chosen: longer than its daemon
-/// takes to start again.
-const HIDE_AFTER: Duration = Duration::from_secs(2);
 /// A peer that was not reached for this long is called unreachable instead of suspect.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(60);
 
@@ -147,20 +144,6 @@ impl Departed {
     }
 }
 
-/// A peer that cannot be reached.
-#[derive(Debug)]
-pub(super) struct Away {
-    since: Time,
-    hidden: bool,
-}
-
-impl Away {
-    /// When its names are to be hidden.
-    pub(super) fn poll_timeout(&self) -> Option<Time> {
-        (!self.hidden).then(|| self.since + HIDE_AFTER)
-    }
-}
-
 impl Node {
     pub(super) fn on_peer_message(&mut self, from: PeerId, payload: &[u8]) {
         self.waiting_due = true;
@@ -229,9 +212,8 @@ impl Node {
 
     /// Looks who can be reached, when that may have changed.
     pub(super) fn review_peers(&mut self) {
-        let due = |away: &Away| away.poll_timeout().is_some_and(|at| at <= self.now);
-        let news = self.peers_due().is_some_and(|at| at <= self.now);
-        if self.mesh.is_none() || !(news || self.away.values().any(due)) {
+        let due = |at: Option<Time>| at.is_some_and(|at| at <= self.now);
+        if self.mesh.is_none() || !(due(self.peers_due()) || due(self.absent.poll_timeout())) {
             return;
         }
         let changed = self.router.generation() != self.peers_generation;
@@ -258,9 +240,8 @@ impl Node {
         for peer in back {
             self.show(peer, true);
         }
-        self.away.retain(|peer, _| gone.contains(peer));
-        for peer in gone {
-            self.is_away(peer);
+        for peer in self.absent.review(&gone, self.now) {
+            self.show(peer, false);
         }
     }
 
@@ -275,21 +256,6 @@ impl Node {
     /// How many entries the members and how many origins the zone has.
     fn heard(&self) -> (usize, usize) {
         (self.router.members().len(), self.zone.store().vector().dots.len())
-    }
-
-    fn is_away(&mut self, peer: PeerId) {
-        let now = self.now;
-        let away = self.away.entry(peer).or_insert(Away { since: now, hidden: false });
-        if !away.hidden && now.since(away.since) >= HIDE_AFTER {
-            away.hidden = true;
-            self.show(peer, false);
-        }
-    }
-
-    /// Members that were not reached for at least so long.
-    pub(super) fn away_longer_than(&self, span: Duration) -> BTreeSet<PeerId> {
-        let long = self.away.iter().filter(|(_, away)| self.now.since(away.since) >= span);
-        long.map(|(peer, _)| *peer).collect()
     }
 
     fn show(&mut self, peer: PeerId, visible: bool) {
@@ -386,7 +352,7 @@ impl Node {
         let changes = self.zone.drop_origin(peer, returns);
         self.outputs.extend(changes.into_iter().map(Output::Zone));
         self.keeping.promises.remove(&peer);
-        self.away.remove(&peer);
+        self.absent.forget(peer);
     }
 
     /// Takes back ring entries that are not needed, and sees to it that they go.
@@ -429,9 +395,9 @@ impl Node {
         if self.ipam.is_removed(peer) {
             return "removed";
         }
-        match self.away.get(&peer) {
+        match self.absent.since(peer) {
             None => "alive",
-            Some(away) if self.now.since(away.since) < UNREACHABLE_AFTER => "suspect",
+            Some(since) if self.now.since(since) < UNREACHABLE_AFTER => "suspect",
             Some(_) => "unreachable",
         }
     }

@@ -277,11 +277,11 @@ impl<R: Register> Store<R> {
     /// Encodes the entries of what [`Store::lacking`] said; `None` when they are more than the
     /// budget, and [`Store::delta`] has to cut. Costs nothing for what the receiver has.
     pub fn delta_of(&self, lacking: &Intervals, budget: usize) -> Option<Vec<u8>> {
-        let have = lacking.iter().map(|(origin, after, _)| (*origin, *after));
-        let mut cursor = Cursor::at(VersionVector { dots: have.collect() });
         let mut left = budget;
-        let mut runs = Vec::with_capacity(lacking.len());
-        for &(origin, _, upto) in lacking {
+        let mut runs = Vec::new();
+        for &(origin, after, upto) in lacking {
+            let have = VersionVector { dots: BTreeMap::from([(origin, after)]) };
+            let mut cursor = Cursor::at(have);
             let (run, bytes) = self.run((origin, upto), &mut cursor, (left, None));
             left = left.checked_sub(bytes).filter(|_| run.upto == upto)?;
             runs.push(run);
