@@ -343,6 +343,8 @@ impl<'a> Sweep<'a> {
         if let Some(peer) = route(&level)
             && around != Some(peer)
         {
+            // Of a range that is a block, too, only whoever owns the block counts.
+            self.routes.pop_if(|(block, _)| *block == level.block);
             self.routes.push((level.block, peer));
         }
         self.levels.push(level);

@@ -99,6 +99,12 @@ pub enum Frame {
         /// Per kind, origins and how far it has their entries.
         names: Names,
     },
+    /// The sender is being told itself what it once wrote, and cannot say yet that it has sent all:
+    /// others are to be asked meanwhile.
+    Unsettled {
+        /// The number of the `Want` that this answers.
+        pull: u64,
+    },
 }
 
 /// Per kind, origins and how far somebody has their entries.

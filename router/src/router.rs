@@ -133,6 +133,9 @@ pub struct Router {
     named: VecDeque<Names>,
     /// From whom we are getting all that we lack, and until when at most.
     pulling: Option<(LinkId, Time)>,
+    /// Those that were asked in vain, and when they were last asked anew.
+    passed_over: BTreeSet<LinkId>,
+    round_at: Time,
     /// How often that was asked for.
     pulls: u64,
     /// Who has told all, since this host last knew that it knows too little.
@@ -179,6 +182,8 @@ impl Router {
             unnamed: Default::default(),
             named: VecDeque::new(),
             pulling: None,
+            passed_over: BTreeSet::new(),
+            round_at: Time::ZERO,
             pulls: 0,
             told_by: BTreeSet::new(),
             settled: false,

@@ -334,7 +334,11 @@ impl Node {
             ));
         }
         if why.is_empty() {
-            why.push("an elector that lost its disk has no vote for half a minute".to_owned());
+            why.push(format!(
+                "the electors {} have not agreed yet; one that lost its disk has no vote for half \
+                 a minute",
+                self.names(&electors)
+            ));
         }
         let why = why.join("; ");
         match what {

@@ -319,6 +319,20 @@ fn who_leaves_gives_all_it_owns_and_only_when_nothing_is_held() {
 }
 
 #[test]
+fn a_range_that_is_another_hosts_block_has_one_route() {
+    let mut net = Net::new(2, &["10.9.0.0/24"]);
+    net.settle();
+    net.hosts[0].give_all(peer(2)).unwrap();
+    net.settle();
+    net.hosts[1].tidy();
+    net.settle();
+    for host in &net.hosts {
+        assert_eq!(host.routes(), [(block("10.9.0.0/24"), peer(2))], "not its writer's");
+    }
+    net.check();
+}
+
+#[test]
 fn what_comes_back_is_merged_and_retired() {
     let mut net = Net::new(2, &["10.9.0.0/24"]);
     net.settle();

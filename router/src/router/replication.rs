@@ -15,6 +15,8 @@ use crate::{
 
 /// How long one neighbour may take to send all that we lack before another is asked.
 const PULL_MAX: Duration = Duration::from_secs(10);
+/// Who could not tell it is not asked again before this has passed, for all have their turn.
+const ROUND_MIN: Duration = Duration::from_secs(1);
 /// For each member what others wrote is passed on this much more rarely. Chosen: not felt among ten
 /// hosts, 5 ms among fifty.
 const RELAY_DELAY: Duration = Duration::from_micros(100);
@@ -44,6 +46,15 @@ impl Router {
                 self.look_back(link, &vectors, replicas);
                 self.neighbour(link).want(vectors, pull);
                 self.pump_due = true;
+                if !self.tells_all() {
+                    self.send(link, false, &Frame::Unsettled { pull });
+                }
+            }
+            Frame::Unsettled { pull } => {
+                if pull == self.pulls && self.pulling.is_some_and(|(from, _)| from == link) {
+                    self.pulling = Some((link, now));
+                    self.pull_next(replicas, now);
+                }
             }
             Frame::Synced { pull } => self.on_synced((link, pull), replicas, now),
             Frame::Delta { kind, bytes } => {
@@ -124,16 +135,28 @@ impl Router {
     }
 
     /// Whether this neighbour may be asked for all that we lack: one at a time. Whoever did not
-    /// tell it in time lets the others have their turn.
+    /// tell it in time lets the others have their turn; its answer counts until one has it.
     fn may_pull(&mut self, link: LinkId, now: Time) -> bool {
-        match self.pulling {
-            None => true,
-            Some((_, until)) if until > now => false,
-            Some((last, _)) if last == link && self.neighbours.len() > 1 => {
-                self.pulling = None;
-                false
+        if let Some((last, until)) = self.pulling {
+            if until > now {
+                return false;
             }
-            Some(_) => true,
+            self.passed_over.insert(last);
+        }
+        let all = self.neighbours.keys().all(|link| self.passed_over.contains(link));
+        if all && self.round_at + ROUND_MIN <= now {
+            self.passed_over.clear();
+            self.round_at = now;
+        }
+        !self.passed_over.contains(&link)
+    }
+
+    /// The neighbour that was asked cannot say that it has told all: asks another.
+    fn pull_next(&mut self, replicas: &Replicas<'_>, now: Time) {
+        let greeted = self.neighbours.iter().filter(|(_, of)| of.is_greeted());
+        let links: Vec<LinkId> = greeted.map(|(link, _)| *link).collect();
+        if let Some(next) = links.into_iter().find(|link| self.may_pull(*link, now)) {
+            self.pull(next, replicas, now);
         }
     }
 
@@ -144,6 +167,7 @@ impl Router {
             return;
         }
         self.pulling = None;
+        self.passed_over.clear();
         // Another may know more of this host's own writes than the one that was asked.
         let ours = self.own_counters(replicas);
         let knows_more = |n: &Neighbour| {
@@ -248,7 +272,7 @@ impl Router {
             self.look_again();
         }
         self.pump_due = false;
-        let tells = self.settled || self.tells;
+        let tells = self.tells_all();
         let links: Vec<LinkId> = self.neighbours.keys().copied().collect();
         let mut made = Made::default();
         for link in links {

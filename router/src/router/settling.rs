@@ -24,6 +24,11 @@ impl Router {
         self.tells = true;
     }
 
+    /// Whether it may say that it has told all.
+    pub(super) fn tells_all(&self) -> bool {
+        self.settled || self.tells
+    }
+
     /// Asks the first peer that is linked for everything, though this host may write meanwhile.
     pub fn ask_for_all(&mut self) {
         self.synced = false;
@@ -43,6 +48,7 @@ impl Router {
     pub fn unsettle(&mut self) {
         self.settled = false;
         self.pulling = None;
+        self.passed_over.clear();
         self.told_by.clear();
         self.tells = false;
         self.reach_at = None;

@@ -345,6 +345,7 @@ fn hosts_that_are_not_settled_do_not_settle_each_other() {
 #[test]
 fn a_neighbour_that_never_answers_does_not_keep_the_others_from_being_asked() {
     let mut world = World::unsettled(&[1, 2, 3, 4]);
+    world.lose_unsettled = true;
     world.settle(4);
     for other in 2..=4 {
         world.link(1, other);
@@ -352,6 +353,21 @@ fn a_neighbour_that_never_answers_does_not_keep_the_others_from_being_asked() {
     }
     world.run(secs(45));
     assert!(world.hosts[&1].router.is_settled());
+}
+
+#[test]
+fn among_many_that_are_not_settled_the_one_that_is_is_found_soon() {
+    let numbers: Vec<u8> = (1..=12).collect();
+    let mut world = World::unsettled(&numbers);
+    world.settle(12);
+    for n in &numbers {
+        for other in n + 1..=12 {
+            world.link(*n, other);
+        }
+    }
+    world.run(secs(2));
+    let unsettled = numbers.iter().filter(|n| !world.hosts[n].router.is_settled());
+    assert_eq!(unsettled.count(), 0);
 }
 
 #[test]
@@ -414,6 +430,7 @@ fn frames(world: &World) -> Vec<Vec<u8>> {
         Frame::Heartbeat { digest: Digest::of(&vectors, world.hosts[&2].router.members()) },
         Frame::Want { vectors, pull: 1 },
         Frame::Synced { pull: 1 },
+        Frame::Unsettled { pull: 1 },
         Frame::Routed { from, to, hops_left: 3, payload: vec![1, 2, 3] },
         Frame::Have { names: [vec![(from, 1)], vec![(to, 7), (from, 2)], vec![]] },
     ];

@@ -97,6 +97,8 @@ pub(super) struct World {
     pub(super) links: u64,
     /// How many of the next deltas are lost.
     pub(super) lose_deltas: usize,
+    /// That somebody is not settled is not told.
+    pub(super) lose_unsettled: bool,
     /// Who gets no deltas.
     pub(super) deaf: Option<u8>,
     /// Deltas of the ring that were sent: from whom to whom.
@@ -132,6 +134,7 @@ impl World {
             now: Time::from_micros(1),
             links: 0,
             lose_deltas: 0,
+            lose_unsettled: false,
             deaf: None,
             ring_deltas: Vec::new(),
             reports_sent: true,
@@ -198,6 +201,9 @@ impl World {
                         host.router.sent(link, bytes.len());
                     }
                     let frame = Frame::decode(&bytes);
+                    if self.lose_unsettled && matches!(frame, Ok(Frame::Unsettled { .. })) {
+                        continue;
+                    }
                     let delta = matches!(frame, Ok(Frame::Delta { .. }));
                     if let (Ok(Frame::Delta { kind: Kind::Ring, .. }), Some((to, _))) =
                         (frame, self.ends.get(&(n, link)))
