@@ -173,7 +173,7 @@ impl<R: Register> Store<R> {
         wanted: impl Fn(PeerId) -> bool,
         budget: usize,
     ) -> Delta {
-        let mut lacking: Vec<_> = self.news(since, &wanted, self.origins(None)).collect();
+        let mut lacking: Vec<_> = self.news(since, &wanted, None).collect();
         // Most often there is nothing, and then nothing is copied.
         let gone = self.gone.behind(&since.have).any(|(gone, _)| wanted(gone));
         if lacking.is_empty() && !gone {
@@ -217,7 +217,7 @@ impl<R: Register> Store<R> {
     /// Adds to the runs what else there is, of all origins: whoever lacks anything of it does not
     /// take them, and who has anything else drops it.
     fn complete(&self, runs: &mut Vec<Run<R::Key, R::Value>>) {
-        for (origin, upto) in self.news(&Cursor::default(), |_| true, self.origins(None)) {
+        for (origin, upto) in self.news(&Cursor::default(), |_| true, None) {
             let place = runs.iter().position(|run| run.origin == origin);
             let place = place.unwrap_or_else(|| {
                 let (others, entries) = (Others::Unsaid, Vec::new());
@@ -243,10 +243,19 @@ impl<R: Register> Store<R> {
         &self,
         since: &Cursor,
         wanted: impl Fn(PeerId) -> bool,
-        origins: impl Iterator<Item = (PeerId, u64)>,
+        among: Option<&[PeerId]>,
     ) -> impl Iterator<Item = (PeerId, u64)> {
-        origins
-            .filter(move |(origin, seen)| *seen > since.have.get(origin) && wanted(*origin))
+        // All origins rise, as do those of the receiver: no need to look each up.
+        let mut rising = since.have.dots.iter().peekable();
+        let mut has = move |origin: &PeerId| {
+            if among.is_some() {
+                return since.have.get(origin);
+            }
+            while rising.next_if(|(other, _)| *other < origin).is_some() {}
+            rising.peek().filter(|(other, _)| *other == origin).map_or(0, |(_, counter)| **counter)
+        };
+        self.origins(among)
+            .filter(move |(origin, seen)| *seen > has(origin) && wanted(*origin))
             .filter(|(origin, seen)| *origin != self.me || !self.is_forgotten(*origin, *seen))
     }
 
@@ -271,7 +280,7 @@ impl<R: Register> Store<R> {
             (!whole).then_some((origin, after, upto))
         };
         let told = |origin| !R::SINGLE_WRITER || wanted(origin);
-        self.news(since, told, self.origins(among)).map(interval).collect()
+        self.news(since, told, among).map(interval).collect()
     }
 
     /// Encodes the entries of what [`Store::lacking`] said; `None` when they are more than the
