@@ -62,6 +62,21 @@ fn ring() {
                 black_box(ring_of(&deltas))
             });
         }
+        // A host that was away hears of as many more.
+        let mut all = Ring::new(peer(0));
+        grow(&mut all, (0, blocks), 250);
+        let had = frames(&all, Cursor::default());
+        let cursor = Cursor::at(all.vector().clone());
+        grow(&mut all, (blocks, blocks), 250);
+        let more = frames(&all, cursor);
+        let mut rings: Vec<Ipam> = (0..ROUNDS).map(|_| ring_of(&had)).collect();
+        figure(&format!("ring_merge_of_{blocks}_into_{blocks}_ns"), 1, || {
+            let mut ring = rings.pop().expect("one a round");
+            for delta in &more {
+                ring.absorb(delta).expect("a delta of our own making");
+            }
+            black_box(ring)
+        });
         let ring = ring_of(&ring_deltas(blocks, 500));
         figure(&format!("ring_owner_lookup_at_{blocks}_ns"), ENTRIES, || {
             for n in 0..ENTRIES {
@@ -75,29 +90,33 @@ fn ring() {
 /// What a host is told that joins a ring of so many blocks by so many writers.
 fn ring_deltas(blocks: u32, writers: u32) -> Vec<Vec<u8>> {
     let mut all = Ring::new(peer(0));
-    let mut ring = Ring::new(owner_of(0));
-    let range = RingKey::Range("10.0.0.0/8".parse().expect("a range"));
-    ring.write(range, RingValue::Range);
+    grow(&mut all, (0, blocks), writers);
+    frames(&all, Cursor::default())
+}
+
+/// From the first one on, so many blocks more, by so many other writers.
+fn grow(all: &mut Ring, (first, blocks): (u32, u32), writers: u32) {
+    let mut ring = Ring::new(owner_of(first));
+    ring.write(RingKey::Range("10.0.0.0/8".parse().expect("a range")), RingValue::Range);
     for writer in 0..writers {
         for n in (writer..blocks).step_by(writers as usize) {
             // Spread over the range, as grants to many hosts at the same time are.
-            let n = n.wrapping_mul(7_919) % blocks;
+            let n = first + n.wrapping_mul(7_919) % blocks;
             let block = Block::containing(address(n * 16), 28).expect("a block");
             let value = RingValue::Owned { owner: owner_of(n % 997), epoch: 0 };
             ring.write(RingKey::Block(block), value);
         }
         ring.mark_durable(ring.own_counter());
-        for delta in frames(&ring) {
+        for delta in frames(&ring, Cursor::default()) {
             all.apply(&delta).expect("a delta of our own making");
         }
-        ring = Ring::new(owner_of(writer + 1));
+        ring = Ring::new(owner_of(first + writer + 1));
     }
-    frames(&all)
 }
 
-/// A whole ring, in frames.
-fn frames(ring: &Ring) -> Vec<Vec<u8>> {
-    let (mut deltas, mut cursor) = (Vec::new(), Cursor::default());
+/// What of a ring a receiver lacks, in frames.
+fn frames(ring: &Ring, mut cursor: Cursor) -> Vec<Vec<u8>> {
+    let mut deltas = Vec::new();
     loop {
         let delta = ring.delta(&cursor, |_| true, 0);
         if delta.bytes.is_empty() {
