@@ -249,6 +249,16 @@ impl Ipam {
         self.council.upheaval.take()
     }
 
+    /// Looks whether this host was removed and goes on as if it were not: in asking for something
+    /// else it had to carry out first what others had accepted, its own removal. Only when somebody
+    /// else knows that decree, too: this host throws it away with the rest.
+    pub fn look_for_own_removal(&mut self) {
+        let aware = self.ring.is_recalling() || mutation::on(Mutation::ForgetFence);
+        if !aware && self.is_removed(self.me()) {
+            self.council.upheaval = Some(Upheaval::Removed);
+        }
+    }
+
     /// Looks for removals that were not known when `fence` was the newest and `before` was all that
     /// was seen.
     fn look_for_removals(&mut self, fence: u64, before: &VersionVector) {

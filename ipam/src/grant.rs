@@ -46,6 +46,19 @@ impl Ipam {
         }
     }
 
+    /// Puts a larger block in the place of an own one at its beginning: smaller entries say who owns
+    /// the rest of it. In the order of [`Ipam::write_grant`].
+    pub(crate) fn widen(&mut self, block: Block, larger: Block) {
+        let epoch = self.epoch_around(&block);
+        let counter = self.ring.clock() + 2;
+        let grant = Version { epoch, counter, writer: self.me() };
+        let value = RingValue::Retired { within: larger, at_least: grant, epoch };
+        self.ring.write(RingKey::Block(block), value);
+        let value = RingValue::Owned { owner: self.me(), epoch };
+        let dot = self.ring.write(RingKey::Block(larger), value);
+        assert_eq!(dot.counter, counter, "the retirement names another grant");
+    }
+
     /// Whether a block is solid: wholly this host's own, with no address held.
     pub(crate) fn is_spare(&self, block: &Block) -> bool {
         let (first, last) = (block.first_number(), block.last_number());

@@ -1,10 +1,10 @@
 //! Keeping the ring short: entries that nobody needs are taken back, and what was taken back goes.
 //!
 //! An entry is written by the owner of its block's first address and by nobody else. A host that
-//! owns all of a block makes it one entry ([`Ipam::tidy`]); one whose block is wholly described by
-//! smaller ones is retired, if the one around it is the same host's. Then no owner's largest
-//! aligned block shows two entries: there are fewer than twice as many as the fewest aligned
-//! blocks that say the same.
+//! owns all of a block makes it one entry ([`Ipam::tidy`]); one that smaller ones hide is retired, if
+//! the one around it is the same host's, and else says from then on what a smaller one of this host
+//! at its beginning said. Then no owner's largest aligned block shows two entries: there are fewer
+//! than twice as many as these blocks, and most often fewer than these blocks.
 //!
 //! Retired entries go when the base passes them ([`mesh_router::store::Base`]). Only owners write,
 //! so the base is the least of what all owners promised, put forward by whoever owns the first
@@ -103,16 +103,10 @@ impl Ipam {
         for block in crowded.into_iter().take(TIDY_MAX) {
             self.unite(block);
         }
-        // Only in favour of this host itself: a view that lacks the smaller entries reads what is
-        // around, and must not find there somebody who would believe it.
-        let me = self.me();
-        let around = |block: Block| {
-            let (within, owner) = self.said_around(&block, block.length())?;
-            (owner == me && self.keeps(&within)).then_some((block, within))
-        };
-        let hidden: Vec<(Block, Block)> = self.hidden().filter_map(around).take(TIDY_MAX).collect();
-        for (block, within) in hidden {
-            self.retire(block, within);
+        let hidden: Vec<Block> = self.hidden().take(TIDY_MAX).collect();
+        // Inner ones first.
+        for block in hidden.into_iter().rev() {
+            self.show(block);
         }
         let wrote = self.ring.own_counter() != before;
         if wrote {
@@ -131,6 +125,26 @@ impl Ipam {
                 }
             }
             _ => self.write_grant(block, self.me()),
+        }
+    }
+
+    /// Does away with an entry that smaller ones hide, or gives it something to say. Only in favour
+    /// of this host itself: a view that lacks the smaller entries reads what is around, and must not
+    /// find there somebody who would believe it.
+    fn show(&mut self, hidden: Block) {
+        let me = self.me();
+        match self.said_around(&hidden, hidden.length()) {
+            Some((within, owner)) if owner == me && self.keeps(&within) => {
+                return self.retire(hidden, within);
+            }
+            _ => {}
+        }
+        // What is this host's own at the block's beginning is said by the block itself.
+        let single = Block::single(hidden.first());
+        let Some((first, owner)) = self.said_around(&single, single.length() + 1) else { return };
+        let around = self.said_around(&first, first.length());
+        if owner == me && around.is_some_and(|(around, _)| around == hidden) {
+            self.widen(first, hidden);
         }
     }
 

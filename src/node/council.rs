@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use ipnetwork::IpNetwork;
 use mesh_ipam::{
     Block,
-    council::{Surroundings, Waits, WishId, message::CouncilMessage},
+    council::{DECREE, Surroundings, Waits, WishId, message::CouncilMessage},
 };
-use mesh_router::{PeerId, Time, dialer::Callee, member, store::Return};
+use mesh_router::{Kind, PeerId, Time, dialer::Callee, member, store::Return};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -231,6 +231,10 @@ impl Node {
 
     /// Who is there, once a second: what the council knows of the world.
     fn review_council(&mut self) {
+        let decrees = self.ipam.store().seen(DECREE);
+        if self.router.is_settled() && self.router.known_by_some(Kind::Ring, DECREE, decrees) {
+            self.ipam.look_for_own_removal();
+        }
         self.forget_removed();
         self.desk.members = self.standing_members();
         self.desk.reachable = self.router.paths().keys().copied().collect();

@@ -281,6 +281,25 @@ mod tests {
     }
 
     #[test]
+    fn who_carries_out_its_own_removal_takes_notice() {
+        let mut host = Ipam::new(peer(1));
+        host.found(&["10.32.0.0/12".parse().unwrap()]).unwrap();
+        host.look_for_own_removal();
+        assert_eq!(host.take_upheaval(), None);
+        // What others had accepted has to be carried out first, whoever asks for what.
+        let removed = BTreeSet::from([peer(1)]);
+        let electors = BTreeSet::from([peer(2)]);
+        let change = Change { removed, electors, ..Change::default() };
+        host.carry_out(&host.draft(&change));
+        assert_eq!(host.take_upheaval(), None, "nobody else may know it yet");
+        host.look_for_own_removal();
+        assert_eq!(host.take_upheaval(), Some(Upheaval::Removed));
+        host.store_mut().begin_recall();
+        host.look_for_own_removal();
+        assert_eq!(host.take_upheaval(), None, "it asks already");
+    }
+
+    #[test]
     fn old_removals_are_forgotten_and_who_missed_them_starts_over() {
         let mut keeper = Ipam::new(peer(1));
         keeper.found(&["10.32.0.0/12".parse().unwrap()]).unwrap();

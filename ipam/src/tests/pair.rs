@@ -6,7 +6,8 @@ use mesh_router::{PeerId, Time, store::Cursor};
 
 use super::{address, block, holder, peer};
 use crate::{
-    AllocateError, Block, GiveError, Ipam, Owner, RingValue, SpaceMessage, SpaceRefusal, Wanted,
+    AllocateError, Block, GiveError, Ipam, Owner, RingKey, RingValue, SpaceMessage, SpaceRefusal,
+    Wanted,
     council::{
         Surroundings,
         message::{Ballot, Body, CouncilMessage},
@@ -328,6 +329,35 @@ fn a_range_that_is_another_hosts_block_has_one_route() {
     net.settle();
     for host in &net.hosts {
         assert_eq!(host.routes(), [(block("10.9.0.0/24"), peer(2))], "not its writer's");
+    }
+    net.check();
+}
+
+#[test]
+fn a_block_that_others_hide_is_said_to_be_whose_its_beginning_is() {
+    let mut net = Net::new(3, &["10.9.0.0/24"]);
+    net.settle();
+    let taken: Vec<_> = net.hosts[0].inside(&block("10.9.0.0/24"));
+    assert_eq!(taken, [(block("10.9.0.224/28"), 0), (block("10.9.0.240/28"), 0)]);
+    for (part, owner) in [("10.9.0.0/25", 2), ("10.9.0.128/26", 3), ("10.9.0.192/27", 2)] {
+        net.hosts[0].write_grant(block(part), peer(owner));
+        net.hosts[0].refresh();
+    }
+    net.settle();
+    let owners = |host: &Ipam| -> Vec<_> {
+        (0..=255).map(|n| host.owner(format!("10.9.0.{n}").parse().unwrap())).collect()
+    };
+    let before = owners(&net.hosts[0]);
+    assert_eq!(net.hosts[0].entries(), 6, "the range's own says nothing");
+    for host in [0, 1, 2, 1] {
+        net.hosts[host].tidy();
+        net.settle();
+    }
+    for host in &net.hosts {
+        assert_eq!(owners(host), before);
+        let all = host.store().get(&RingKey::Block(block("10.9.0.0/24"))).unwrap();
+        assert_eq!(all.value, RingValue::Owned { owner: peer(2), epoch: 0 });
+        assert_eq!(host.entries(), 4, "{:?}", host.routes());
     }
     net.check();
 }

@@ -26,6 +26,12 @@ impl Router {
         self.neighbours.values().all(knows)
     }
 
+    /// Whether a linked peer has another's entries of a kind up to this counter.
+    pub fn known_by_some(&self, kind: Kind, origin: PeerId, counter: u64) -> bool {
+        let knows = |neighbour: &Neighbour| neighbour.has_of(kind, origin) >= Some(counter);
+        self.neighbours.values().any(knows)
+    }
+
     /// Drops what a peer said of itself. Others say whom they reach by whom they do not, so the
     /// paths are others without it.
     pub fn forget(&mut self, peer: PeerId, returns: Return, now: Time) {
