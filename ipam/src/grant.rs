@@ -46,8 +46,8 @@ impl Ipam {
         }
     }
 
-    /// Puts a larger block in the place of an own one at its beginning: smaller entries say who owns
-    /// the rest of it. In the order of [`Ipam::write_grant`].
+    /// Puts a larger block in the place of an own one at its beginning: smaller entries say who
+    /// owns the rest of it. In the order of [`Ipam::write_grant`].
     pub(crate) fn widen(&mut self, block: Block, larger: Block) {
         let epoch = self.epoch_around(&block);
         let counter = self.ring.clock() + 2;

@@ -1,10 +1,10 @@
 //! Keeping the ring short: entries that nobody needs are taken back, and what was taken back goes.
 //!
 //! An entry is written by the owner of its block's first address and by nobody else. A host that
-//! owns all of a block makes it one entry ([`Ipam::tidy`]); one that smaller ones hide is retired, if
-//! the one around it is the same host's, and else says from then on what a smaller one of this host
-//! at its beginning said. Then no owner's largest aligned block shows two entries: there are fewer
-//! than twice as many as these blocks, and most often fewer than these blocks.
+//! owns all of a block makes it one entry ([`Ipam::tidy`]); one that smaller ones hide is retired,
+//! if the one around it is the same host's, and else says from then on what a smaller one of this
+//! host at its beginning said. Then no owner's largest aligned block shows two entries: there are
+//! fewer than twice as many as these blocks, and most often fewer than these blocks.
 //!
 //! Retired entries go when the base passes them ([`mesh_router::store::Base`]). Only owners write,
 //! so the base is the least of what all owners promised, put forward by whoever owns the first
@@ -128,9 +128,9 @@ impl Ipam {
         }
     }
 
-    /// Does away with an entry that smaller ones hide, or gives it something to say. Only in favour
-    /// of this host itself: a view that lacks the smaller entries reads what is around, and must not
-    /// find there somebody who would believe it.
+    /// Does away with an entry that smaller ones hide, or gives it something to say. Only in
+    /// favour of this host itself: a view that lacks the smaller entries reads what is around, and
+    /// must not find there somebody who would believe it.
     fn show(&mut self, hidden: Block) {
         let me = self.me();
         match self.said_around(&hidden, hidden.length()) {
