@@ -198,6 +198,7 @@ impl World {
             self.end_promises(host);
         }
         self.hosts[host].disk.restore(&image);
+        self.disk_lost_at = Some(self.queue.now());
         self.hosts[host].dispossessed = true;
         self.ledger.excused.insert(host);
         self.hosts[host].doubtful_disk = true;

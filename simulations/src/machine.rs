@@ -258,6 +258,9 @@ impl World {
     pub(crate) fn recycle(&mut self, host: usize) {
         self.crash(host);
         self.counts.recycles += 1;
+        if !self.hosts[host].replaced {
+            self.disk_lost_at = Some(self.queue.now());
+        }
         self.scrap_kernel(host);
         self.dead.push(self.hosts[host].id);
         if let Err(violation) = self.check_sizes() {
@@ -316,6 +319,7 @@ impl World {
         self.ledger.unsure_of_all(host);
         self.end_promises(host);
         self.hosts[host].disk.wipe();
+        self.disk_lost_at = Some(self.queue.now());
         self.start_over(host);
     }
 }

@@ -314,12 +314,20 @@ impl World {
                 }
             }
             (Request::DnsRemove { name, .. }, _) => self.ledger.name(host, &name, false, &[]),
-            (Request::Leave, _) if self.hosts[host].replaced => self.recycle(host),
-            (Request::Leave, _) => {
-                self.ledger.end_all(host);
-                self.join_again(host);
-            }
+            (Request::Leave, _) => self.has_left(host),
             _ => {}
+        }
+    }
+
+    fn has_left(&mut self, host: usize) {
+        let times = (self.queue.now(), self.disk_lost_at);
+        if let Err(violation) = check::left::handed_over(&self.hosts, host, times) {
+            self.fail(violation);
+        } else if self.hosts[host].replaced {
+            self.recycle(host);
+        } else {
+            self.ledger.end_all(host);
+            self.join_again(host);
         }
     }
 

@@ -116,6 +116,8 @@ pub struct World {
     pub(crate) dead: Vec<PeerId>,
     /// Machines that were replaced.
     pub(crate) replaced: check::forgotten::Replaced,
+    /// When a machine last lost what it had on disk.
+    pub(crate) disk_lost_at: Option<u64>,
     /// A range was added.
     pub(crate) widened: bool,
     /// What was decided together, for its checker.
@@ -158,6 +160,7 @@ impl World {
             range: dice.index(scenario.ranges.len()),
             dead: Vec::new(),
             replaced: Vec::new(),
+            disk_lost_at: None,
             widened: false,
             decreed: check::decrees::Decreed::new(),
             last_request: 0,

@@ -8,6 +8,7 @@
 //! * [`decrees`]: what was decided together is one thing, and votes are durable.
 //! * [`retired`]: what is inside a grant is retired before it.
 //! * [`leases`]: who is removed while it runs has given its last address before.
+//! * [`left`]: who has left had handed all over.
 //! * [`waiting`]: who is refused is told for whom was waited.
 //! * [`convergence`], [`names`]: in the end all agree, and names mean what they should.
 //! * [`replay`]: in the end a delta equals the full state. [`fragments`]: the ring is as small as
@@ -24,6 +25,7 @@ pub(crate) mod fragments;
 pub(crate) mod grants;
 pub mod held;
 pub(crate) mod leases;
+pub(crate) mod left;
 mod messages;
 pub mod names;
 pub mod ownership;
