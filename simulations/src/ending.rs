@@ -121,6 +121,7 @@ impl World {
         }
         check::answers::unanswered(&self.hosts)
             .or_else(|| check::convergence::differences(&self.hosts))
+            .or_else(|| check::convergence::unreturned(&self.hosts))
             .or_else(|| check::names::missing(&self.hosts, &self.ledger))
             .or_else(|| self.too_long())
     }

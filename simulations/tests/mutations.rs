@@ -27,7 +27,7 @@ const CHECKED: [(Mutation, &str); 21] = [
     (Mutation::LeaveUnconfirmed, "churn"),
     (Mutation::RestartForgets, "crash"),
     (Mutation::ServeUnprogrammed, "tight"),
-    (Mutation::ForgetFence, "remove"),
+    (Mutation::ForgetFence, "lease"),
     (Mutation::LeaseFromAnswer, "lease"),
     (Mutation::PromiseEarly, "founders"),
     (Mutation::SmallQuorum, "founders"),

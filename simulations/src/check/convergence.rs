@@ -45,6 +45,13 @@ pub(crate) fn differences(hosts: &[Host]) -> Option<String> {
     })
 }
 
+/// A member that was removed, is there again, and has not said so: nobody gives it anything.
+pub(crate) fn unreturned(hosts: &[Host]) -> Option<String> {
+    let mut members = hosts.iter().filter(|host| host.is_member());
+    let host = members.find(|host| host.node.ipam().is_removed(host.id))?;
+    Some(format!("h{} goes on as if it had not been removed", host.index))
+}
+
 /// Whether anybody has an IPv4 address to give to whoever names no range.
 pub(crate) fn free(hosts: &[Host]) -> bool {
     hosts.iter().filter(|host| host.is_member()).any(|host| {
