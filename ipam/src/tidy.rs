@@ -2,9 +2,9 @@
 //!
 //! An entry is written by the owner of its block's first address and by nobody else. A host that
 //! owns all of a block makes it one entry ([`Ipam::tidy`]); one that smaller ones hide is retired,
-//! if the one around it is the same host's, and else says from then on what a smaller one of this
-//! host at its beginning said. Then no owner's largest aligned block shows two entries: there are
-//! fewer than twice as many as these blocks, and most often fewer than these blocks.
+//! if the one around it is the same host's; else, if the next one inside is this host's and begins
+//! where it does, it says from then on what that one said. Then no owner's largest aligned block
+//! shows two entries: there are fewer than twice as many as these blocks.
 //!
 //! Retired entries go when the base passes them ([`mesh_router::store::Base`]). Only owners write,
 //! so the base is the least of what all owners promised, put forward by whoever owns the first
@@ -103,10 +103,14 @@ impl Ipam {
         for block in crowded.into_iter().take(TIDY_MAX) {
             self.unite(block);
         }
-        let hidden: Vec<Block> = self.hidden().take(TIDY_MAX).collect();
+        let hidden: Vec<Block> = self.hidden().collect();
+        let mut tidied = 0;
         // Inner ones first.
         for block in hidden.into_iter().rev() {
-            self.show(block);
+            tidied += usize::from(self.show(block));
+            if tidied == TIDY_MAX {
+                break;
+            }
         }
         let wrote = self.ring.own_counter() != before;
         if wrote {
@@ -130,22 +134,28 @@ impl Ipam {
 
     /// Does away with an entry that smaller ones hide, or gives it something to say. Only in
     /// favour of this host itself: a view that lacks the smaller entries reads what is around, and
-    /// must not find there somebody who would believe it.
-    fn show(&mut self, hidden: Block) {
+    /// must not find there somebody who would believe it. Returns whether it could.
+    fn show(&mut self, hidden: Block) -> bool {
         let me = self.me();
-        match self.said_around(&hidden, hidden.length()) {
-            Some((within, owner)) if owner == me && self.keeps(&within) => {
-                return self.retire(hidden, within);
-            }
-            _ => {}
+        if let Some((within, owner)) = self.said_around(&hidden, hidden.length())
+            && owner == me
+            && self.keeps(&within)
+        {
+            self.retire(hidden, within);
+            return true;
         }
-        // What is this host's own at the block's beginning is said by the block itself.
+        // What is this host's own at the block's beginning is said by the block itself, unless
+        // another's lies between.
         let single = Block::single(hidden.first());
-        let Some((first, owner)) = self.said_around(&single, single.length() + 1) else { return };
-        let around = self.said_around(&first, first.length());
-        if owner == me && around.is_some_and(|(around, _)| around == hidden) {
+        let Some((first, owner)) = self.said_around(&single, single.length() + 1) else {
+            return false;
+        };
+        let next = self.said_around(&first, first.length()).map(|(around, _)| around);
+        let may = owner == me && next == Some(hidden);
+        if may {
             self.widen(first, hidden);
         }
+        may
     }
 
     /// The smallest block that covers this one, has a length below `below` and an owner.

@@ -9,7 +9,7 @@
 //! * `attachment`, `attaching`, `standing`: what containers are given, and the states that this
 //!   goes through. `needs`: which addresses they ask for. `claims`: addresses set aside.
 //! * `membership`: init and join. `recall`: being told what one once wrote. `queue`: waiting.
-//!   `leaving`: leave. `peers`: what follows from who can be reached.
+//!   `leaving`: leave. `peers`, `absent`: what follows from who can be reached.
 //! * `council`, `removing`: what is decided together with others.
 //! * `comparing`: after a start, a removal or with an old disk. `clones`: two with one identity.
 //! * `acknowledge`: answers that wait for the disk.

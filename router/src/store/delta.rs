@@ -289,9 +289,7 @@ impl<R: Register> Store<R> {
         let mut left = budget;
         let mut runs = Vec::new();
         for &(origin, after, upto) in lacking {
-            let have = VersionVector { dots: BTreeMap::from([(origin, after)]) };
-            let mut cursor = Cursor::at(have);
-            let (run, bytes) = self.run((origin, upto), &mut cursor, (left, None));
+            let (run, bytes) = self.run_after((origin, after, upto), (left, None));
             left = left.checked_sub(bytes).filter(|_| run.upto == upto)?;
             runs.push(run);
         }
@@ -313,10 +311,23 @@ impl<R: Register> Store<R> {
         if whole && cursor.streamed.insert(origin, floor) != Some(floor) {
             after = 0;
         }
-        let others = if whole { Others::Gone } else { Others::Unsaid };
-        let mut run = Run { origin, after, upto: seen, others, entries: Vec::new() };
+        let (mut run, size) = self.run_after((origin, after, seen), (budget, whole_after));
+        if whole {
+            run.others = Others::Gone;
+        }
+        cursor.have.dots.insert(origin, run.upto);
+        (run, size)
+    }
+
+    /// The entries of an origin after a counter, up to another or as far as the budget goes.
+    fn run_after(
+        &self,
+        (origin, after, upto): (PeerId, u64, u64),
+        (budget, whole_after): (usize, Option<u64>),
+    ) -> (Run<R::Key, R::Value>, usize) {
+        let mut run = Run { origin, after, upto, others: Others::Unsaid, entries: Vec::new() };
         let mut size = RUN_HEAD_BYTES;
-        for (counter, key, value) in self.told(origin, after, seen) {
+        for (counter, key, value) in self.told(origin, after, upto) {
             let may_cut = whole_after.is_none_or(|last| counter <= last);
             if size >= budget && !run.entries.is_empty() && may_cut {
                 run.upto = run.entries.last().map_or(after, |entry| entry.0);
@@ -325,7 +336,6 @@ impl<R: Register> Store<R> {
             size += codec::encoded_len(&(counter, key, value));
             run.entries.push((counter, key.clone(), value.clone()));
         }
-        cursor.have.dots.insert(origin, run.upto);
         (run, size)
     }
 

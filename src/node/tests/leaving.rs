@@ -51,3 +51,16 @@ fn whoever_left_waits_for_its_heirs_too() {
     host.wait(Duration::from_secs(1));
     assert!(!host.node.recalling);
 }
+
+/// Somebody who is back may wait for a host that nobody else has heard of.
+#[test]
+fn whoever_nobody_has_heard_of_is_removed_by_a_whole_id_only() {
+    let mut host = Host::ready();
+    let whole = PeerId::new([5; 16]).to_string();
+    let remove = |name: &str| Request::PeerRemove { peers: vec![name.to_owned()], force: false };
+    let part = host.ask(remove(&whole[..12]));
+    assert_eq!(host.replies[&part].as_ref().unwrap_err().code, Code::NotFound);
+    let all = host.ask(remove(&whole));
+    host.settle();
+    assert!(matches!(host.replies[&all], Ok(Reply::Removed(_))), "{:?}", host.replies[&all]);
+}
