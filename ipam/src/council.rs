@@ -106,7 +106,7 @@ pub(crate) struct Council {
     unseated_since: Option<Time>,
     review_at: Time,
     /// Since when something is barred here.
-    barred_since: Option<Time>,
+    barred_since: Option<(u64, Time)>,
     upheaval: Option<Upheaval>,
     /// This host's return, which the ring that it was told has made undone.
     pub(crate) unheard_return: Option<RingValue>,

@@ -24,6 +24,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(15);
 const TOGETHER: Duration = Duration::from_millis(10);
 /// Back-off after a refusal: a wrong token does not become right by trying.
 const BACKOFF_REFUSED: Duration = Duration::from_secs(60);
+/// Back-off after meeting a copy of this machine: once it is stopped, this host serves again.
+const BACKOFF_TWIN: Duration = Duration::from_secs(5);
 /// The peer with the greater id lets the other dial first, so that one link comes of it, not two.
 const COURTESY: Duration = Duration::from_millis(400);
 
@@ -157,6 +159,8 @@ impl Dialer {
             let rounds = call.attempts / endpoints;
             let span = if !call.attempts.is_multiple_of(endpoints) {
                 BACKOFF_MIN
+            } else if error == DialError::Twin {
+                BACKOFF_TWIN
             } else if error.is_refusal() {
                 BACKOFF_REFUSED
             } else {
@@ -255,6 +259,13 @@ mod tests {
     fn a_refusal_is_not_retried_in_a_tight_loop() {
         let made = attempts(&DialError::WrongSecret, false, Duration::from_secs(600));
         assert!(made.len() <= 2 * 21, "each of two endpoints at most every 30 s: {made:?}");
+    }
+
+    #[test]
+    fn a_copy_of_this_machine_is_met_again_soon() {
+        let made = attempts(&DialError::Twin, false, Duration::from_secs(60));
+        let last = |pair: &[f64]| pair[1] - pair[0] <= BACKOFF_TWIN.as_secs_f64();
+        assert!(made.windows(2).all(last), "{made:?}");
     }
 
     #[test]

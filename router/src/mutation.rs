@@ -31,6 +31,8 @@ pub enum Mutation {
     SkipOrigin,
     /// A host that lost its disk writes before it was told what it once wrote.
     SettleUntold,
+    /// A host that may be the copy of another does not wait to see whether it is.
+    ServeAsCopy,
     /// The clock does not jump after a recall.
     RecallWithoutJump,
     /// Addresses are free before the kernel has removed their link.
@@ -55,7 +57,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::AnnounceEarly,
         Self::ReplyEarly,
         Self::GrantTwice,
@@ -68,6 +70,7 @@ impl Mutation {
         Self::DropSuperseded,
         Self::SkipOrigin,
         Self::SettleUntold,
+        Self::ServeAsCopy,
         Self::RecallWithoutJump,
         Self::ReleaseEarly,
         Self::LeaveUnconfirmed,

@@ -53,6 +53,10 @@ impl World {
             Some((DIAL_MAX, unreachable()))
         } else if other == host {
             Some((0, DialError::Ourselves))
+        } else if self.hosts[other].id == self.hosts[host].id && self.hosts[other].running {
+            let remote = self.hosts[host].endpoint;
+            self.input(other, Input::Twin { remote });
+            Some((back, DialError::Twin))
         } else if !self.hosts[other].running || self.hosts[other].suspended.is_some() {
             Some((if self.dice.chance(500) { back } else { DIAL_MAX }, unreachable()))
         } else if self.hosts[other].credentials.is_none() {

@@ -105,6 +105,13 @@ impl Disk {
         self.busy_until = 0;
     }
 
+    /// A machine with the same identity is gone: what was durable there is remembered here.
+    pub(crate) fn outlives(&mut self, other: &Self) {
+        for (kept, other) in self.durable.iter_mut().zip(other.durable) {
+            *kept = other.max(*kept);
+        }
+    }
+
     /// How many bytes it holds.
     pub(crate) fn bytes(&self) -> usize {
         self.rows.iter().map(|((_, key), value)| key.len() + value.len()).sum()

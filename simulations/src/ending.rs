@@ -18,6 +18,10 @@ const LOOK_EVERY: u64 = SECOND / 4;
 const PROBE_PATIENCE: u64 = 10_000;
 /// After how long whoever is gone is removed by force: when no majority was left to decide it.
 const FORCE_AFTER: u64 = 20 * SECOND;
+/// How long two machines with one identity may take to find out.
+const TOLD_WITHIN: u64 = 30 * SECOND;
+/// How long it takes the one that stays to believe that it is alone.
+const ALONE_WITHIN: u64 = 25 * SECOND;
 /// How often that is tried.
 const PROBES: u32 = 6;
 /// Hosts are tried one after the other; if they are more, several at once. Chosen: none of the
@@ -26,6 +30,7 @@ const WAVES: usize = 16;
 
 impl World {
     pub(crate) fn end(&mut self) {
+        self.unmask();
         let healed_at = self.queue.now();
         self.bury();
         self.settle("after all faults ended");
@@ -40,6 +45,25 @@ impl World {
         {
             self.fail(violation);
         }
+    }
+
+    /// Two machines with one identity both say so, for as long as there are two.
+    fn unmask(&mut self) {
+        let Some((copy, original)) = self.twins else { return };
+        self.run_until(self.queue.now() + TOLD_WITHIN);
+        for _ in 0..SECOND * 10 / LOOK_EVERY {
+            self.run_until(self.queue.now() + LOOK_EVERY);
+            for (host, twin) in [(copy, original), (original, copy)] {
+                let where_it_is = self.hosts[twin].endpoint.ip();
+                if self.violation.is_none()
+                    && let Err(violation) = check::clones::named(&self.hosts[host], where_it_is)
+                {
+                    self.fail(violation);
+                }
+            }
+        }
+        self.tell_apart();
+        self.run_until(self.queue.now() + ALONE_WITHIN);
     }
 
     /// Has whoever is switched off removed, if the scenario does so; then it comes back, or not.

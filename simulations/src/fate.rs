@@ -205,18 +205,36 @@ impl World {
         self.start_over(host);
     }
 
-    /// A machine is made anew from another's disk, its key included.
+    /// A machine is made anew from another's disk, its key included; what it was before is gone.
     pub(crate) fn clone_machine(&mut self, host: usize, from: usize) {
-        if host == from || !self.hosts[from].is_member() || !self.is_spare(host) {
+        let spare = self.is_spare(host) && self.twins.is_none();
+        if host == from || !self.hosts[from].is_member() || !spare {
             return;
         }
+        self.recycle(host);
         self.crash(host);
-        self.bereft = true;
-        self.scrap_kernel(host);
-        let (id, disk) = (self.hosts[from].id, self.hosts[from].disk.clone());
+        let (id, mut disk) = (self.hosts[from].id, self.hosts[from].disk.clone());
+        disk.crash(self.dice.index(disk.open_len() + 1));
         (self.hosts[host].id, self.ids[host]) = (id, id);
         self.hosts[host].disk = disk;
+        self.hosts[host].doubtful_disk = true;
+        self.twins = Some((host, from));
+        // What its disk says of containers is not of its own.
+        self.hosts[host].dispossessed = true;
+        self.ledger.excused.insert(host);
         self.start_over(host);
+    }
+
+    /// A person stops one of two machines with one identity, and makes it anew with its own.
+    pub(crate) fn tell_apart(&mut self) {
+        let Some((copy, original)) = self.twins.take() else { return };
+        let gone = if self.dice.chance(500) { copy } else { original };
+        let id = self.hosts[gone].id;
+        let disk = self.hosts[gone].disk.clone();
+        self.hosts[copy + original - gone].disk.outlives(&disk);
+        self.recycle(gone);
+        self.dead.retain(|dead| *dead != id);
+        self.ledger.excused.remove(&copy);
     }
 
     /// Promises that a lost or older disk need not know of are not kept.

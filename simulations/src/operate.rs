@@ -293,7 +293,10 @@ impl World {
     }
 
     fn succeeded(&mut self, host: usize, request: Request, reply: Reply) {
-        if let Err(violation) = check::answers::durable(&self.hosts[host], &request) {
+        let durable = check::answers::durable(&self.hosts[host], &request);
+        let attached = matches!(reply, Reply::Attached(_));
+        let given = attached.then(|| check::clones::attached(self.twins, host));
+        if let Err(violation) = durable.and(given.unwrap_or(Ok(()))) {
             self.fail(violation);
         }
         match (request, reply) {

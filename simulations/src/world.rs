@@ -120,6 +120,8 @@ pub struct World {
     pub(crate) disk_lost_at: Option<u64>,
     /// A range was added.
     pub(crate) widened: bool,
+    /// Two machines with one identity: the copy, and what it is a copy of.
+    pub(crate) twins: Option<(usize, usize)>,
     /// What was decided together, for its checker.
     pub(crate) decreed: check::decrees::Decreed,
     last_request: u64,
@@ -162,6 +164,7 @@ impl World {
             replaced: Vec::new(),
             disk_lost_at: None,
             widened: false,
+            twins: None,
             decreed: check::decrees::Decreed::new(),
             last_request: 0,
             last_container: 0,

@@ -6,21 +6,32 @@
 //! other is. Who is told gives nothing away and does not vote until it has not been told for a
 //! while, and dials so rarely that the two do not fight over links all the time.
 //!
+//! A copy starts from a disk of which nothing says that it is the last run's. So it is told, too,
+//! if its peer heard from another process with its key just before: whoever was stopped in time is
+//! not there, and whoever is takes its link back. Until that is clear the copy writes nothing.
+//!
 //! Deliberately absent: who of the two is the right one. Nobody but people can tell.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use mesh_router::{PeerId, Time, link::LinkUp};
+use mesh_router::{
+    PeerId, Time,
+    link::LinkUp,
+    neighbour::{HEARTBEAT, SILENCE_MAX},
+};
 
 use super::{Node, peers::PeerMessage};
 
 /// How long two processes are remembered as twins after they were last seen to take turns. Chosen:
-/// four times [`HOLD`].
-const MEMORY: Duration = Duration::from_secs(12);
-/// A twin that was met directly is met again by the next dial only, after a minute.
-const MET_MEMORY: Duration = Duration::from_secs(90);
+/// more than the longest time between two dials, and [`HOLD`].
+const MEMORY: Duration = Duration::from_secs(20);
 /// How long a host that was told of its twin dials nobody.
 const HOLD: Duration = Duration::from_secs(3);
+/// Whoever was heard from so shortly before may be running. Chosen: two heartbeats.
+const HEARD: Duration = HEARTBEAT.saturating_mul(2);
+/// How long a host that starts waits for another with its key to come back. Chosen: it is told that
+/// its link is gone at once, or finds out from silence, and dials.
+const COMES_BACK: Duration = SILENCE_MAX.saturating_add(HEARTBEAT);
 /// Earlier processes of one peer that are remembered.
 const PAST_MAX: usize = 4;
 
@@ -49,6 +60,8 @@ struct Twin {
 pub(super) struct Clones {
     runs: BTreeMap<PeerId, Runs>,
     twin: Option<Twin>,
+    /// Where this host's key was in use just before it started, and until when it is waited for.
+    before: Option<(SocketAddr, Time)>,
 }
 
 impl Clones {
@@ -75,8 +88,8 @@ impl Clones {
         runs.past.first().map(|(_, address)| *address)
     }
 
-    fn told(&mut self, address: SocketAddr, memory: Duration, now: Time) {
-        self.twin = Some(Twin { address, hold: now + HOLD, until: now + memory });
+    fn told(&mut self, address: SocketAddr, now: Time) {
+        self.twin = Some(Twin { address, hold: now + HOLD, until: now + MEMORY });
     }
 
     fn twin(&self, now: Time) -> Option<&Twin> {
@@ -85,44 +98,69 @@ impl Clones {
 
     /// When what was told is over.
     pub(super) fn poll_timeout(&self, now: Time) -> Option<Time> {
-        self.twin(now).map(|twin| twin.until)
+        let before = self.before(now).map(|(_, until)| until);
+        self.twin(now).map(|twin| twin.until).into_iter().chain(before).min()
+    }
+
+    fn before(&self, now: Time) -> Option<(SocketAddr, Time)> {
+        self.before.filter(|(_, until)| *until > now)
     }
 }
 
 impl Node {
-    /// A peer came; before the router knows.
-    pub(super) fn note_incarnation(&mut self, up: &LinkUp) -> Option<SocketAddr> {
+    /// A peer came; before the router knows. What it is to be told of other machines with its key.
+    pub(super) fn note_incarnation(&mut self, up: &LinkUp) -> Option<PeerMessage> {
         let now = self.now;
         let router = &self.router;
         self.clones
             .runs
             .retain(|peer, runs| router.link_to(*peer).is_some() || now.since(runs.at) < MEMORY);
-        self.clones.linked(up, now)
+        if let Some(address) = self.clones.linked(up, now) {
+            return Some(PeerMessage::Twin { address });
+        }
+        let heard = router.heard_from(up.peer).is_some_and(|at| now.since(at) < HEARD);
+        let old = router.link_to(up.peer).filter(|old| old.incarnation != up.incarnation);
+        old.filter(|_| heard).map(|old| PeerMessage::Before { address: old.remote })
     }
 
-    /// Tells a peer that has just come where its twin is.
-    pub(super) fn tell_twin(&mut self, up: &LinkUp, twin: SocketAddr) {
+    /// Tells a peer that has just come of another machine with its key.
+    pub(super) fn tell_twin(&mut self, up: &LinkUp, message: &PeerMessage) {
         if self.router.link_to(up.peer).is_some_and(|kept| kept.link == up.link) {
-            let name = self.router.name_of(up.peer);
-            let text = format!("{name} is two machines with one key, at {} and {twin}", up.remote);
-            self.notice(true, text);
-            self.send_to_peer(up.peer, &PeerMessage::Twin { address: twin });
+            if let PeerMessage::Twin { address } = message {
+                let name = self.router.name_of(up.peer);
+                let here = up.remote;
+                let text = format!("{name} is two machines with one key, at {here} and {address}");
+                self.notice(true, text);
+            }
+            self.send_to_peer(up.peer, message);
         }
     }
 
-    /// Somebody saw another machine with this host's identity.
-    pub(super) fn told_of_twin(&mut self, address: SocketAddr) {
-        self.note_twin(address, MEMORY);
+    /// Somebody heard from another process with this host's key just before.
+    pub(super) fn told_of_process_before(&mut self, address: SocketAddr) {
+        if self.doubtful && self.is_comparing() && self.clones.before.is_none() {
+            self.clones.before = Some((address, self.now + COMES_BACK));
+        }
     }
 
-    /// This host met it itself.
-    pub(super) fn met_twin(&mut self, address: SocketAddr) {
-        self.note_twin(address, MET_MEMORY);
+    /// That another machine may have this host's identity, while that is not clear.
+    pub(super) fn before_words(&self) -> Option<String> {
+        let (address, _) = self.clones.before(self.now)?;
+        Some(format!(
+            "a moment before this host started somebody at {address} had its identity; waiting to \
+             see whether that is another machine"
+        ))
     }
 
-    fn note_twin(&mut self, address: SocketAddr, memory: Duration) {
+    /// Whether another machine has this host's identity, or may have.
+    pub(super) fn may_have_twin(&self) -> bool {
+        self.has_twin() || self.clones.before(self.now).is_some()
+    }
+
+    /// Somebody, or this host itself, saw another machine with this host's identity.
+    pub(super) fn note_twin(&mut self, address: SocketAddr) {
         let new = self.clones.twin(self.now).is_none();
-        self.clones.told(address, memory, self.now);
+        self.clones.told(address, self.now);
         if let Some(words) = self.twin_words().filter(|_| new) {
             self.notice(true, words);
         }

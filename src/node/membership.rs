@@ -195,7 +195,7 @@ impl Node {
             *slot = Some(error.clone());
         }
         if error == DialError::Twin {
-            self.met_twin(target);
+            self.note_twin(target);
         }
         self.router.dial_failed(target, error, self.now);
     }

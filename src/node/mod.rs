@@ -256,7 +256,7 @@ impl Node {
                 let twin = self.note_incarnation(&up);
                 self.router.link_up(up.clone(), &replicas(&mut self.ipam, &mut self.zone), now);
                 if let Some(twin) = twin {
-                    self.tell_twin(&up, twin);
+                    self.tell_twin(&up, &twin);
                 }
             }
             Input::LinkDown { link, reason } => self.router.link_down(link, &reason, now),
@@ -277,7 +277,7 @@ impl Node {
                 }
             }
             Input::DialFailed { target, error } => self.dial_failed(target, error),
-            Input::Twin { remote } => self.met_twin(remote),
+            Input::Twin { remote } => self.note_twin(remote),
             Input::Persisted(batch) => self.persisted(batch),
             Input::PersistFailed { batch, reason } => self.persist_failed(batch, reason),
             Input::Wired { holder, netns_identity } => self.wired(&holder, netns_identity),

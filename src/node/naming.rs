@@ -29,6 +29,9 @@ impl Node {
         name: &str,
         addresses: &[IpAddr],
     ) -> Result<Reply, Refusal> {
+        if self.recalling {
+            return Err(self.not_ready());
+        }
         let name = self.parse_name(name)?;
         if !self.zone.remove_by_hand(&name, addresses) {
             return Err(Refusal::new(

@@ -84,6 +84,11 @@ pub(super) enum PeerMessage {
         /// Where the sender saw it.
         address: std::net::SocketAddr,
     },
+    /// Another process had the receiver's identity just before.
+    Before {
+        /// Where the sender heard from it.
+        address: std::net::SocketAddr,
+    },
     /// Who has left, and for how many milliseconds the sender has known it or been told so.
     Left(Vec<(PeerId, u64)>),
     /// The sender's lease is to count from now.
@@ -173,7 +178,8 @@ impl Node {
             Ok(PeerMessage::KnowMe { counter }) => self.get_to_know(from, counter),
             Ok(PeerMessage::IKnowYou) => self.is_known_by(from),
             Ok(PeerMessage::AreYouThere) => self.send_to_peer(from, &PeerMessage::IAmHere),
-            Ok(PeerMessage::Twin { address }) => self.told_of_twin(address),
+            Ok(PeerMessage::Twin { address }) => self.note_twin(address),
+            Ok(PeerMessage::Before { address }) => self.told_of_process_before(address),
             Ok(PeerMessage::IAmHere) => self.removal_is_answered(from),
             Ok(PeerMessage::Left(peers)) => self.keeping.hear_who_left(peers, self.now),
             Ok(PeerMessage::Renew(renewal)) => self.on_renew(from, renewal),

@@ -74,7 +74,10 @@ impl Node {
         slot.stage = Stage::Removing { storing: Some(batch), wiring: wiring.is_some() };
         self.storing.entry(batch).or_default().push(holder.clone());
         self.delete_record(&record);
-        self.zone.remove_holder(&zone_holder(holder));
+        // Who is being told what it once wrote writes nothing; at the end it forgets this name.
+        if !self.recalling {
+            self.zone.remove_holder(&zone_holder(holder));
+        }
         if mutation::on(Mutation::ReleaseEarly) {
             self.let_go(&record);
         }

@@ -288,9 +288,11 @@ impl Ipam {
         let now = around.now;
         let first = electors.iter().find(|peer| **peer == me || around.reachable.contains(peer));
         let barred = !self.barred(0).is_empty();
-        let since = self.council.barred_since;
-        self.council.barred_since = if barred { since.or(Some(now)) } else { None };
-        let stuck = self.council.barred_since.is_some_and(|at| now.since(at) >= BARRED_MAX);
+        // Whoever goes on after a decree bars anew.
+        let epoch = self.epoch().number;
+        let since = self.council.barred_since.filter(|(of, _)| *of == epoch);
+        self.council.barred_since = barred.then(|| since.unwrap_or((epoch, now)));
+        let stuck = self.council.barred_since.is_some_and(|(_, at)| now.since(at) >= BARRED_MAX);
         if !electors.contains(&me) || (first != Some(&me) && !stuck) {
             self.council.unseated_since = None;
             return None;

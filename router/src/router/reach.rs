@@ -30,6 +30,11 @@ impl Router {
         }
     }
 
+    /// When something last came over the link to a peer.
+    pub fn heard_from(&self, peer: PeerId) -> Option<Time> {
+        self.by_peer.get(&peer).map(|link| self.neighbours[link].heard)
+    }
+
     pub(super) fn links_changed(&mut self, now: Time) {
         self.members_changed(true, now);
         self.derive_paths(now);

@@ -13,10 +13,11 @@ pub(crate) fn behind(
 ) -> Result<(), Violation> {
     let all = || world.ids.clone();
     let moved: Vec<PeerId> = store.moved_since(since).unwrap_or_else(all);
-    for origin in moved {
-        let machines = (0..world.ids.len()).filter(|of| world.ids[*of] == origin && *of != host);
-        for of in machines {
-            let durable = world.hosts[of].disk.durable(kind);
+    for origin in moved.into_iter().filter(|origin| *origin != world.ids[host]) {
+        // A machine and its copy have one identity.
+        let machines = (0..world.ids.len()).filter(|of| world.ids[*of] == origin);
+        let durable = |of: usize| (world.hosts[of].disk.durable(kind), of);
+        if let Some((durable, of)) = machines.map(durable).max() {
             told(kind, (of, host), durable, store.announced_of(origin))?;
         }
     }

@@ -9,6 +9,7 @@
 //! * [`retired`]: what is inside a grant is retired before it.
 //! * [`leases`]: who is removed while it runs has given its last address before.
 //! * [`left`]: who has left had handed all over.
+//! * [`clones`]: of two machines with one identity the copy gives nothing, and both say why.
 //! * [`waiting`]: who is refused is told for whom was waited.
 //! * [`convergence`], [`names`]: in the end all agree, and names mean what they should.
 //! * [`replay`]: in the end a delta equals the full state. [`fragments`]: the ring is as small as
@@ -17,6 +18,7 @@
 //! That no address is held twice is checked where it is held: in `crate::ledger`.
 
 pub mod answers;
+pub(crate) mod clones;
 pub mod convergence;
 pub(crate) mod decrees;
 pub mod durable;
