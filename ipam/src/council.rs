@@ -22,9 +22,11 @@
 //! dead host's grants than the proposer has been told.
 //!
 //! * [`message`]: what is said. `acceptor`: what is promised, on disk before it is said.
+//! * [`branch`]: what becomes of it when somebody decides by force, without the others.
 //! * `proposal`: one attempt. `decree`: what is agreed on. `wish`: what this host wants decided.
 
 pub mod acceptor;
+pub mod branch;
 pub mod decree;
 pub mod message;
 mod proposal;
@@ -43,6 +45,7 @@ use crate::{
     ring::{Epoch, RingKey, RingValue},
 };
 use acceptor::Acceptor;
+use branch::{Fork, Point};
 use message::{Ballot, CouncilMessage};
 use proposal::Proposal;
 
@@ -78,6 +81,8 @@ pub enum Upheaval {
     Tainted(PeerId),
     /// So many hosts were removed since that it is forgotten whether it was one of them.
     Forgotten,
+    /// What it knows to be decided is void: hosts were removed by force where that was not known.
+    Forked,
 }
 
 /// This host's part in the council.
@@ -295,50 +300,70 @@ impl Ipam {
     /// # Errors
     /// As [`Ipam::absorb`].
     pub(crate) fn absorb_from(&mut self, bytes: &[u8], head: &Head) -> Result<bool, RunError> {
-        let known = self.epoch().fence;
-        let before = (head.fence > known).then(|| self.ring.vector().clone());
-        let bars = self.barred(head.decided);
+        let known = self.epoch();
+        let before = (head.epoch.removed() > known.removed()).then(|| self.ring.vector().clone());
+        if head.epoch.branch() > known.branch() {
+            self.keep_removal(head.epoch.removed());
+        }
+        let bars = self.barred(head.epoch.decided());
         self.ring.set_bars(bars.difference(&head.barring).copied().collect());
         let taken = self.absorb(bytes);
         self.apply_bars();
         if let Some(before) = before {
-            self.look_for_removals(known, &before);
+            self.look_for_removals(known.fence, &before);
         }
         taken
     }
 
     /// The newest removal that this host knows of. It never takes a ring from somebody who does not
     /// know that, not even when it has thrown its own away.
-    pub(crate) fn fence(&self) -> u64 {
-        self.epoch().fence.max(self.council.acceptor.fence)
+    pub(crate) fn newest_removal(&self) -> Point {
+        self.epoch().removed().max(self.council.acceptor.removal)
     }
 
     /// Whether the ring that this host was told lacks a removal that it knows of.
     pub fn is_behind(&self) -> bool {
-        self.epoch().fence < self.fence()
+        self.epoch().removed() < self.newest_removal()
     }
 
-    /// The ring is about to be thrown away.
-    pub(crate) fn keep_fence(&mut self) {
-        let fence = self.fence();
-        self.council.touch(|acceptor| acceptor.fence = fence);
+    /// The ring is about to be thrown away, or must be.
+    pub(crate) fn keep_removal(&mut self, heard: Point) {
+        let removal = self.newest_removal().max(heard);
+        self.council.touch(|acceptor| acceptor.removal = removal);
+    }
+
+    /// The newest decree that this host is bound to: it may have heard things from somebody on
+    /// another branch, and not yet of the fork.
+    pub(crate) fn position(&self) -> Epoch {
+        let epoch = self.epoch();
+        let (branch, fence) = self.council.acceptor.removal;
+        if branch <= epoch.branch() {
+            return epoch;
+        }
+        Epoch { number: fence, fence, forks: [branch, epoch.branch(), Fork::default()], ..epoch }
+    }
+
+    /// Somebody is on a branch that stands, and this host is not.
+    pub(crate) fn fork(&mut self, theirs: &Epoch) {
+        self.keep_removal(theirs.removed());
+        self.council.upheaval = Some(Upheaval::Forked);
     }
 
     /// Origins whose news this host takes only from those who bar them, too, or who know so many
     /// decrees.
-    pub(crate) fn barred(&self, decided: u64) -> BTreeSet<PeerId> {
-        self.council.acceptor.barred(decided.max(self.epoch().number))
+    pub(crate) fn barred(&self, decided: Point) -> BTreeSet<PeerId> {
+        self.council.acceptor.barred(decided.max(self.epoch().decided()))
     }
 
     /// Whether a peer is being removed or was: it gets nothing more. A grant to it that was written
     /// after this host has said what it has seen would be nobody's once the removal is decided.
     pub fn is_fenced(&self, peer: PeerId) -> bool {
-        self.barred(0).contains(&peer) || self.is_removed(peer)
+        self.barred(Point::default()).contains(&peer) || self.is_removed(peer)
     }
 
     /// What is barred holds for the ring from now on.
     pub(crate) fn apply_bars(&mut self) {
-        let bars = self.barred(0);
+        let bars = self.barred(Point::default());
         self.ring.set_bars(bars);
     }
 }

@@ -168,7 +168,7 @@ impl Ipam {
 
     /// Throws the ring away, to be told it anew; what is held stays held, and promises stay made.
     pub fn reset_ring(&mut self) {
-        self.keep_fence();
+        self.keep_removal(Default::default());
         self.ring = Ring::new(self.me());
         self.viewed = u64::MAX;
         self.view = View::default();

@@ -14,11 +14,9 @@ use crate::{Epoch, Ipam};
 /// What comes before the runs of a delta.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Head {
-    /// The newest decree that the sender knows.
-    pub(crate) decided: u64,
-    /// The newest removal that the sender knows of. Whoever knows of a later one does not listen:
+    /// The newest decree that the sender knows. Whoever knows of a later removal does not listen:
     /// what is said here may be of a host that has lost its blocks.
-    pub(crate) fence: u64,
+    pub(crate) epoch: Epoch,
     /// Whose news the sender takes only from those who bar them, too.
     pub(crate) barring: BTreeSet<PeerId>,
 }
@@ -47,7 +45,12 @@ impl Replica for Ipam {
         let (head, runs) = rest.split_at_checked(length).ok_or_else(undecodable)?;
         let head: Head = codec::decode(head).map_err(|error| RunError::Codec(error.to_string()))?;
         let heeds = !mutation::on(Mutation::ForgetFence);
-        if heeds && head.fence < self.fence() {
+        if heeds && head.epoch.removed() < self.newest_removal() {
+            return Ok(false);
+        }
+        let merges = mutation::on(Mutation::MergeBranches);
+        if !merges && !head.epoch.continues(&self.position()) {
+            self.fork(&head.epoch);
             return Ok(false);
         }
         self.absorb_from(runs, &head)
@@ -57,8 +60,8 @@ impl Replica for Ipam {
 impl Ipam {
     /// A delta as others take it.
     fn with_head(&self, runs: &[u8]) -> Vec<u8> {
-        let Epoch { number: decided, fence, .. } = self.epoch();
-        let head = Head { decided, fence, barring: self.barred(decided) };
+        let epoch = self.position();
+        let head = Head { epoch, barring: self.barred(epoch.decided()) };
         let head = codec::encode(&head);
         let length = u16::try_from(head.len()).expect("few are being removed at once");
         [&length.to_le_bytes()[..], &head, runs].concat()

@@ -10,7 +10,10 @@ use mesh_router::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::block::{Block, Family};
+use crate::{
+    block::{Block, Family},
+    council::branch::{FORKS_MAX, Fork},
+};
 
 /// Entries beyond which this host grants nothing more. Chosen: 100,000 hosts with a block each, and
 /// about 10 MB.
@@ -103,6 +106,8 @@ pub struct Epoch {
     /// How long a host may be away before its blocks may be taken from it without a person's
     /// order, in seconds; zero for never.
     pub lease_seconds: u32,
+    /// The newest forced decrees that led here, the newest first.
+    pub forks: [Fork; FORKS_MAX],
 }
 
 /// The order of two entries of one key. Two different entries never have the same version.
@@ -153,7 +158,9 @@ impl Register for RingRegister {
                 Ok(())
             }
             (RingKey::Epoch, RingValue::Epoch(epoch)) => {
-                if epoch.fence > epoch.number || epoch.forgotten > epoch.fence {
+                let forks = epoch.forks.is_sorted_by(|one, next| one >= next);
+                let known = epoch.fence.max(epoch.branch().number) <= epoch.number;
+                if !forks || !known || epoch.forgotten > epoch.fence {
                     return Err("what is remembered of removals cannot be".to_owned());
                 }
                 check_epoch(epoch.number)

@@ -33,6 +33,8 @@ pub enum Mutation {
     SettleUntold,
     /// A host that may be the copy of another does not wait to see whether it is.
     ServeAsCopy,
+    /// Rings of two branches, of which one began by force, are merged.
+    MergeBranches,
     /// The clock does not jump after a recall.
     RecallWithoutJump,
     /// Addresses are free before the kernel has removed their link.
@@ -57,7 +59,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::AnnounceEarly,
         Self::ReplyEarly,
         Self::GrantTwice,
@@ -71,6 +73,7 @@ impl Mutation {
         Self::SkipOrigin,
         Self::SettleUntold,
         Self::ServeAsCopy,
+        Self::MergeBranches,
         Self::RecallWithoutJump,
         Self::ReleaseEarly,
         Self::LeaveUnconfirmed,

@@ -22,6 +22,8 @@ const FORCE_AFTER: u64 = 20 * SECOND;
 const TOLD_WITHIN: u64 = 30 * SECOND;
 /// How long it takes the one that stays to believe that it is alone.
 const ALONE_WITHIN: u64 = 25 * SECOND;
+/// How long it takes until all is shown that is held twice.
+const SHOWN_WITHIN: u64 = 70 * SECOND;
 /// How often that is tried.
 const PROBES: u32 = 6;
 /// Hosts are tried one after the other; if they are more, several at once. Chosen: none of the
@@ -34,6 +36,7 @@ impl World {
         let healed_at = self.queue.now();
         self.bury();
         self.settle("after all faults ended");
+        self.reconcile();
         self.counts.settled_micros = self.queue.now() - healed_at;
         let hosts: Vec<usize> = (0..self.hosts.len()).collect();
         for wave in hosts.chunks(1 + hosts.len() / WAVES) {
@@ -64,6 +67,26 @@ impl World {
         }
         self.tell_apart();
         self.run_until(self.queue.now() + ALONE_WITHIN);
+    }
+
+    /// After a removal by force all know again whose is what; and whatever is held twice is shown.
+    fn reconcile(&mut self) {
+        if !std::mem::take(&mut self.forced) || self.violation.is_some() {
+            return;
+        }
+        self.run_until(self.queue.now() + SHOWN_WITHIN);
+        let shown = check::conflicts::shown(&self.hosts, &self.ledger);
+        let all = || (0..self.hosts.len()).try_for_each(|host| self.owns_alone(host));
+        if let Err(violation) = shown.and_then(|()| all()) {
+            return self.fail(violation);
+        }
+        // A range that was added on a side that lost is gone.
+        self.widened = false;
+        self.ledger.accept();
+    }
+
+    fn owns_alone(&self, host: usize) -> Result<(), Violation> {
+        check::ownership::single(&self.hosts, host)
     }
 
     /// Has whoever is switched off removed, if the scenario does so; then it comes back, or not.

@@ -126,6 +126,9 @@ impl World {
 
     /// A host knows that these were removed. Those of them that run may not.
     pub(crate) fn fence(&mut self, peers: &[PeerId], by: usize) {
+        if self.forced {
+            return;
+        }
         let decree = self.hosts[by].node.ipam().store().seen(DECREE);
         for host in self.hosts.iter_mut().filter(|host| peers.contains(&host.id)) {
             host.fenced = Some(Fenced::of(host, decree));
@@ -235,6 +238,21 @@ impl World {
         self.recycle(gone);
         self.dead.retain(|dead| *dead != id);
         self.ledger.excused.remove(&copy);
+    }
+
+    /// Removes hosts without the consent of anybody.
+    pub(crate) fn force(&mut self, by: usize, whom: &[usize]) {
+        let asker = &self.hosts[by];
+        if !asker.is_member() || !asker.node.is_ready() {
+            return;
+        }
+        let peers = whom.iter().map(|host| self.hosts[*host].id.to_string()).collect();
+        self.forced = true;
+        for host in &mut self.hosts {
+            host.dispossessed = true;
+            self.ledger.excused.insert(host.index);
+        }
+        self.ask(by, Request::PeerRemove { peers, force: true }, PATIENCE);
     }
 
     /// Promises that a lost or older disk need not know of are not kept.

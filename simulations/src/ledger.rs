@@ -34,6 +34,8 @@ pub(crate) struct Ledger {
     /// Hosts whose blocks were taken from them, or whose disk was set back: what they had given out
     /// may be given out again, and is then shown as a conflict.
     pub(crate) excused: BTreeSet<usize>,
+    /// Addresses that are held twice and are shown.
+    shown: BTreeSet<IpAddr>,
 }
 
 impl Ledger {
@@ -42,12 +44,24 @@ impl Ledger {
         let claimants = self.held.entry(address).or_default();
         *claimants.entry(claimant).or_default() += 1;
         let counts = claimants.keys().filter(|(host, _)| !self.excused.contains(host)).count();
-        if counts > 1 {
+        if counts > 1 && !self.shown.contains(&address) {
             let all: Vec<String> =
                 claimants.keys().map(|(host, who)| format!("{who} on h{host}")).collect();
             return Err(Violation::new("addresses", format!("{address}: {}", all.join(" and "))));
         }
         Ok(())
+    }
+
+    /// What is held by more than one, and by whom.
+    pub(crate) fn held_twice(&self) -> impl Iterator<Item = (IpAddr, Vec<Claimant>)> {
+        let twice = self.held.iter().filter(|(_, claimants)| claimants.len() > 1);
+        twice.map(|(address, claimants)| (*address, claimants.keys().cloned().collect()))
+    }
+
+    /// What is held twice now is shown; from here on nobody is excused.
+    pub(crate) fn accept(&mut self) {
+        self.shown = self.held_twice().map(|(address, _)| address).collect();
+        self.excused.clear();
     }
 
     /// Somebody holds an address no longer.

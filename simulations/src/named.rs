@@ -5,7 +5,7 @@ use ipnetwork::IpNetwork;
 use crate::scenario::Scenario;
 
 /// The names of scenarios that today's code passes.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 18] = [
     "default",
     "calm",
     "partition",
@@ -23,6 +23,7 @@ pub const NAMES: [&str; 17] = [
     "restore",
     "lease",
     "clone",
+    "force",
 ];
 /// The names of scenarios for the mutation check only, which a few seeds do not pass. `lossy` loses
 /// deltas on links that live: no transport does, and the nodes lean on that where a host is told
@@ -167,6 +168,17 @@ fn machines(name: &str, all: Scenario, calm: Scenario) -> Option<Scenario> {
             partitions: 0,
             flaps: 0,
             suspensions: 0,
+            leave: 0,
+            recycle: 0,
+            wipe: 0,
+            stays_down: 0,
+            ..all
+        },
+        // What those who lose had decided is void: also that somebody left, or was removed.
+        "force" => Scenario {
+            force: 1000,
+            trouble_seconds: 20,
+            heal_seconds: 120,
             leave: 0,
             recycle: 0,
             wipe: 0,

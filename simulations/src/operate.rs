@@ -72,6 +72,7 @@ impl World {
             Act::Snapshot(host) => self.snapshot(host),
             Act::RestoreImage(host) => self.restore_image(host),
             Act::Clone(host, from) => self.clone_machine(host, from),
+            Act::Force(by, whom) => self.force(by, &whom),
         }
     }
 

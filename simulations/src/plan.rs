@@ -50,6 +50,8 @@ pub(crate) enum Act {
     RestoreImage(usize),
     /// The first becomes a machine with the key and the disk of the second.
     Clone(usize, usize),
+    /// The first is asked to remove the others by force.
+    Force(usize, Vec<usize>),
 }
 
 impl Act {
@@ -102,6 +104,7 @@ pub(crate) fn acts(scenario: &Scenario, hosts: usize, dice: &mut Dice) -> Vec<(M
     flaps(scenario, (hosts, end), dice, &mut acts);
     suspensions(scenario, (hosts, end), dice, &mut acts);
     machines(scenario, (hosts, end), dice, &mut acts);
+    forces(scenario, (hosts, end), dice, &mut acts);
     acts
 }
 
@@ -240,6 +243,30 @@ fn machines(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: 
     for turn in 0..s.recycles {
         let host = usize::try_from(turn).unwrap_or(0) % hosts;
         acts.push((end / 20 + (end - end / 10) * turn / s.recycles, Act::Replace(host)));
+    }
+}
+
+/// Two sides are cut off until all faults end; each removes the other, or the same dead host, by
+/// force.
+fn forces(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: &mut Acts) {
+    if hosts < 4 || !dice.chance(s.force) {
+        return;
+    }
+    let (turn, split) = (dice.index(hosts), 1 + dice.index(hosts - 1));
+    let is_left = |host: usize| (host + turn) % hosts < split;
+    let all = (0..hosts).flat_map(|from| (0..hosts).map(move |to| (from, to)));
+    let at = dice.between(end / 4, end / 2);
+    acts.push((at, Act::Cut(all.filter(|(from, to)| is_left(*from) != is_left(*to)).collect())));
+    let dead = dice.chance(500).then(|| dice.index(hosts));
+    acts.extend(dead.map(|dead| (at - end / 8, Act::PowerOff(dead))));
+    for left in [true, false] {
+        let side = (0..hosts).filter(|host| is_left(*host) == left && dead != Some(*host));
+        let side: Vec<usize> = side.collect();
+        let others = (0..hosts).filter(|host| is_left(*host) != left).collect();
+        let whom = dead.map_or(others, |dead| vec![dead]);
+        if !side.is_empty() && dice.chance(800) {
+            acts.push((dice.between(at, end), Act::Force(side[dice.index(side.len())], whom)));
+        }
     }
 }
 

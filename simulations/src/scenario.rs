@@ -67,6 +67,8 @@ pub struct Scenario {
     pub restore: u32,
     /// Runs in which a host is a clone of another.
     pub clone: u32,
+    /// Runs in which two sides that are cut off remove the other, or the same host, by force.
+    pub force: u32,
     /// Runs in which a host is switched off and removed.
     pub remove: u32,
     /// Runs in which a range is added.
@@ -120,6 +122,7 @@ impl Default for Scenario {
             cut_deltas: false,
             restore: 0,
             clone: 0,
+            force: 0,
             remove: 0,
             range_add: 0,
             founders: 0,

@@ -120,6 +120,9 @@ pub struct World {
     pub(crate) disk_lost_at: Option<u64>,
     /// A range was added.
     pub(crate) widened: bool,
+    /// Somebody was removed without the consent of others: until the end an address may be held
+    /// twice, and is then shown as a conflict.
+    pub(crate) forced: bool,
     /// Two machines with one identity: the copy, and what it is a copy of.
     pub(crate) twins: Option<(usize, usize)>,
     /// What was decided together, for its checker.
@@ -165,6 +168,7 @@ impl World {
             disk_lost_at: None,
             widened: false,
             twins: None,
+            forced: false,
             decreed: check::decrees::Decreed::new(),
             last_request: 0,
             last_container: 0,

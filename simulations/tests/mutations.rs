@@ -10,7 +10,7 @@ use mesh_simulations::{
 
 /// Each bug with the scenario in which it shows. One is missing: `RecallWithoutJump` shows in none
 /// of 10,000 seeds of `relapse`, and no other scenario is known in which it does.
-const CHECKED: [(Mutation, &str); 22] = [
+const CHECKED: [(Mutation, &str); 23] = [
     (Mutation::AnnounceEarly, "crash"),
     (Mutation::ReplyEarly, "default"),
     (Mutation::GrantTwice, "default"),
@@ -24,6 +24,7 @@ const CHECKED: [(Mutation, &str); 22] = [
     (Mutation::SkipOrigin, "default"),
     (Mutation::SettleUntold, "churn"),
     (Mutation::ServeAsCopy, "clone"),
+    (Mutation::MergeBranches, "force"),
     (Mutation::ReleaseEarly, "tight"),
     (Mutation::LeaveUnconfirmed, "churn"),
     (Mutation::RestartForgets, "crash"),

@@ -33,7 +33,7 @@ pub enum PeerCommand {
         #[arg(required = true, value_name = "NAME|ID")]
         peers: Vec<String>,
         /// Go on without those who do not answer: addresses that the dead gave to one of them may
-        /// then be held twice
+        /// then be held twice, and what they decide without knowing of this is void
         #[arg(long)]
         force: bool,
     },

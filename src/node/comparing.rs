@@ -12,7 +12,7 @@ use super::Node;
 const COMPARE_TRUSTED: Duration = Duration::from_secs(2);
 /// How long a host with a disk that may be an old one waits for the other peers once one has told
 /// it everything: that one may lag.
-const COMPARE_OTHERS: Duration = Duration::from_secs(10);
+pub(super) const COMPARE_OTHERS: Duration = Duration::from_secs(10);
 /// How long a host that knows nobody, but whose disk may be an old one, waits for somebody who
 /// knows it.
 const COMPARE_UNKNOWN: Duration = Duration::from_secs(5);
@@ -30,6 +30,10 @@ impl Node {
                 "nobody remembers whether this host was one of the many removed meanwhile"
                     .to_owned()
             }
+            Upheaval::Forked => {
+                "hosts were removed by force where what was decided here was unknown: that is void"
+                    .to_owned()
+            }
             Upheaval::Tainted(peer) => format!(
                 "this host heard things of {} that were not known when it was removed",
                 self.router.name_of(peer)
@@ -40,6 +44,7 @@ impl Node {
         self.ipam.reset_ring();
         self.journal.forget_marks();
         self.recall_again(why);
+        self.desk.forked = (upheaval == Upheaval::Forked).then_some(self.now);
     }
 
     /// A peer knows later writes of this host than the host itself.

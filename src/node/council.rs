@@ -63,6 +63,8 @@ pub(super) struct Desk {
     pub(super) lease: Lease,
     /// When this host last had to be told the ring anew, and why.
     pub(super) told_anew: Option<(Time, String)>,
+    /// Since when it is told the ring of a branch that another side began by force.
+    pub(super) forked: Option<Time>,
     /// The last state that was decided, to tell people about the next.
     epoch: u64,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use mesh_router::{PeerId, Time, member};
 
-use super::{Node, event::Output, leaving::Left};
+use super::{Node, comparing::COMPARE_OTHERS, event::Output, leaving::Left};
 
 impl Node {
     /// After a restart: a member goes on being one.
@@ -31,7 +31,7 @@ impl Node {
         if !self.recalling || !self.router.is_settled() {
             return;
         }
-        if self.ipam.is_behind() {
+        if self.ipam.is_behind() || self.waits_for_others() {
             self.router.unsettle();
         } else if self.knows_its_leave() {
             let own = [
@@ -61,6 +61,7 @@ impl Node {
                 self.ipam.abstain();
             }
             self.recall_reason = None;
+            self.desk.forked = None;
             if self.left.take().is_some() {
                 self.dns_remove_all();
                 self.write_left();
@@ -75,6 +76,14 @@ impl Node {
             self.denied.extend(self.router.told_by());
             self.router.unsettle();
         }
+    }
+
+    /// Whether others may know writes of this host that those do not who told it the ring of
+    /// another branch: that side may not have heard of them.
+    fn waits_for_others(&self) -> bool {
+        let waits = |since: Time| self.now.since(since) < COMPARE_OTHERS;
+        self.desk.forked.is_some_and(waits)
+            && self.router.greeted() + 1 < self.standing_members().len()
     }
 
     fn was_recalled(&self) -> bool {

@@ -205,7 +205,7 @@ impl Node {
                 let record = self.slots[holder].record.clone();
                 for asker in askers {
                     let reply = self.attached(&record);
-                    self.reply(asker, Ok(reply));
+                    self.reply(asker, reply);
                 }
             }
             Stage::Removing { storing: None, wiring } => {
@@ -247,7 +247,7 @@ impl Node {
     pub(super) fn check(&self, container: String, interface: String) -> Result<Reply, Refusal> {
         let holder = Holder { container, interface };
         match self.slots.get(&holder) {
-            Some(slot) if slot.stage == Stage::Standing => Ok(self.attached(&slot.record)),
+            Some(slot) if slot.stage == Stage::Standing => self.attached(&slot.record),
             _ => Err(Refusal::new(
                 Code::NotFound,
                 format!("{} has no {} in the mesh", holder.container, holder.interface),
@@ -271,25 +271,30 @@ impl Node {
     }
 
     /// What a holder has been given, for the asker.
-    fn attached(&self, record: &Record) -> Reply {
+    fn attached(&self, record: &Record) -> Result<Reply, Refusal> {
         if record.holder.interface.is_empty() {
             let holder = record.holder.container.clone();
             let address = record.addresses.first().copied().expect("a claim is of one address");
             let interface = String::new();
-            return Reply::Claimed(types::Allocation { address, holder, interface });
+            return Ok(Reply::Claimed(types::Allocation { address, holder, interface }));
         }
-        let networks = record.addresses.iter().filter_map(|address| self.with_prefix(*address));
         let wiring = record.wiring.as_ref();
+        let networks = match wiring {
+            Some(wiring) => Some(wiring.addresses.clone()),
+            None => record.addresses.iter().map(|address| self.with_prefix(*address)).collect(),
+        };
+        // While the ring is told anew the range of an address may not be known.
+        let addresses = networks.ok_or_else(|| self.not_ready())?;
         let gateways = match wiring {
             Some(wiring) => wiring.gateways.clone(),
             None => self.container_gateways(),
         };
         let mtu = wiring.map_or(0, |wiring| wiring.mtu_bytes);
-        Reply::Attached(types::Attachment {
+        Ok(Reply::Attached(types::Attachment {
             container: record.holder.container.clone(),
             interface: record.holder.interface.clone(),
             netns: wiring.map(|wiring| wiring.netns.clone()),
-            addresses: networks.collect(),
+            addresses,
             gateways,
             routes: wiring.map_or_else(Vec::new, |wiring| wiring.routes.clone()),
             mac: wiring.map_or_else(String::new, |wiring| wiring.mac.to_string()),
@@ -300,7 +305,7 @@ impl Node {
             names: record.names.iter().map(ToString::to_string).collect(),
             nameservers: self.gateway_addresses(),
             domain: self.config.domain.to_string(),
-        })
+        }))
     }
 }
 

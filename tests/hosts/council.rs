@@ -214,6 +214,49 @@ fn of_two_sides_that_remove_each_other_one_wins() {
 }
 
 #[test]
+fn of_two_sides_that_remove_each_other_by_force_one_stands_and_all_agree() {
+    in_lab(Load::Shared, DEADLINE, || {
+        let (_lab, mut hosts) = founded(5, &[])?;
+        let (many, few) = hosts.split_at(3);
+        let kept = [many[1].container("left")?.v4()?, few[1].container("right")?.v4()?];
+        cut_all(many, few)?;
+        for (host, peers) in [(&many[0], few), (&few[0], many)] {
+            peers.iter().try_for_each(|peer| wait_called(host, peer.name(), "suspect"))?;
+        }
+        for (host, whom) in [(&many[0], &["h4", "h5"][..]), (&few[0], &["h1", "h2", "h3"])] {
+            let removed = host.meshctl(&[&["peer", "remove", "--force"], whom].concat())?;
+            ensure!(removed.success(), "{removed:?}");
+        }
+        // Each side goes on: it decides who votes, and gives away what the other holds.
+        wait_electors(many, 3)?;
+        wait_electors(few, 2)?;
+        for (host, address) in [(&many[2], kept[1]), (&few[0], kept[0])] {
+            let claimed = claim(host, &address.to_string(), "other")?;
+            ensure!(claimed.success(), "{claimed:?}");
+        }
+        let (many, few) = hosts.split_at(3);
+        heal_all(many, few)?;
+        mesh::wait_complete(&mut hosts, PATIENCE)?;
+        wait_electors(&hosts, 5)?;
+        wait_until("the rings to be equal", PATIENCE, || ensure_equal(&hosts).map(Some))?;
+        for (index, address) in [(1, kept[0]), (3, kept[0]), (4, kept[1]), (2, kept[1])] {
+            let address = address.to_string();
+            let named =
+                |status: &Status| status.ipam.conflicts.iter().any(|c| c.contains(&address));
+            let (status, _) = hosts[index].wait_status("in conflict", PATIENCE, named)?;
+            println!("{}: {:?}", hosts[index].name(), status.ipam.conflicts);
+        }
+        for (index, host) in hosts.iter().enumerate() {
+            Api::new(host)?.claim_any(&format!("after{index}"))?;
+        }
+        let held = held(&hosts)?;
+        let twice: Vec<_> = held.iter().filter(|(_, holders)| holders.len() > 1).collect();
+        ensure!(twice.len() == 2, "{twice:?}");
+        Ok(())
+    });
+}
+
+#[test]
 fn both_sides_of_a_partition_allocate_and_their_rings_are_equal_soon_after() {
     let span = std::env::var(PARTITION).ok().and_then(|text| text.parse().ok()).unwrap_or(6);
     let span = Duration::from_secs(span);

@@ -5,12 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_router::PeerId;
 use serde::{Deserialize, Serialize};
 
-use super::{decree::Decree, message::Ballot};
+use super::{
+    branch::{Fork, Point},
+    decree::Decree,
+    message::Ballot,
+};
 
 /// The acceptor of one instance of Paxos, the newest that this host took part in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceptor {
-    /// The number of the decree that this is about.
+    /// The branch and the number of the decree that this is about.
+    pub(super) branch: Fork,
     pub(super) epoch: u64,
     /// The greatest ballot that was promised.
     pub(super) promised: Option<Ballot>,
@@ -21,33 +26,38 @@ pub struct Acceptor {
     /// Promises were lost with a disk.
     pub(super) abstain: bool,
     /// A removal that is known of, also while the ring is told anew.
-    pub(super) fence: u64,
+    pub(super) removal: Point,
 }
 
 impl Acceptor {
     /// Begins anew for a later decree.
-    pub(super) fn advance(&mut self, epoch: u64) {
-        if self.epoch < epoch {
+    pub(super) fn advance(&mut self, (branch, epoch): Point) {
+        if self.about() < (branch, epoch) {
             // One that may have promised something for this very decree abstains until it is made.
             let abstain = self.abstain && self.epoch == 0;
-            *self = Self { epoch, abstain, fence: self.fence, ..Self::default() };
+            let removal = self.removal;
+            *self = Self { branch, epoch, abstain, removal, ..Self::default() };
         }
     }
 
+    fn about(&self) -> Point {
+        (self.branch, self.epoch)
+    }
+
     /// Whether it listens to nothing smaller than this ballot about this decree.
-    pub fn has_promised(&self, epoch: u64, ballot: Ballot) -> bool {
-        self.epoch > epoch || (self.epoch == epoch && self.promised >= Some(ballot))
+    pub fn has_promised(&self, about: Point, ballot: Ballot) -> bool {
+        self.about() > about || (self.about() == about && self.promised >= Some(ballot))
     }
 
     /// Whether it has accepted something in this ballot about this decree, or in a greater one.
-    pub fn has_accepted(&self, epoch: u64, ballot: Ballot) -> bool {
+    pub fn has_accepted(&self, about: Point, ballot: Ballot) -> bool {
         let accepted = self.accepted.as_ref().map(|(ballot, _)| *ballot);
-        self.epoch > epoch || (self.epoch == epoch && accepted >= Some(ballot))
+        self.about() > about || (self.about() == about && accepted >= Some(ballot))
     }
 
     /// Who is barred, if the mesh has decided as many decrees as this.
-    pub(super) fn barred(&self, decided: u64) -> BTreeSet<PeerId> {
-        let open = self.epoch > decided;
+    pub(super) fn barred(&self, decided: Point) -> BTreeSet<PeerId> {
+        let open = self.about() > decided;
         self.bars.keys().filter(|_| open).copied().collect()
     }
 }

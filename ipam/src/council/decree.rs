@@ -8,6 +8,7 @@ use mesh_router::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::branch::{FORCE_JUMP, Fork};
 use crate::{
     block::{Block, Family},
     ipam::Ipam,
@@ -21,9 +22,6 @@ pub const DECREE: PeerId = PeerId::new([0; 16]);
 const WRITES_MAX: usize = 8192;
 /// Removed hosts that are remembered. Chosen: years of machines that die, and 10 KiB.
 const REMOVALS_MAX: usize = 256;
-/// How far a forced decree's number is beyond the last, so that it beats whatever another side of
-/// a cut decided meanwhile.
-const FORCE_JUMP: u64 = 1 << 16;
 
 /// A batch of ring writes that the mesh agreed on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +85,7 @@ pub(super) struct Change {
 impl Ipam {
     /// Writes down what a change means for the ring as this host knows it.
     pub(super) fn draft(&self, change: &Change) -> Decree {
-        let old = self.epoch();
+        let old = if change.forced { self.position() } else { self.epoch() };
         let number = old.number + if change.forced { FORCE_JUMP } else { 1 };
         let clock = self.ring.clock();
         let mut draft = Draft { number, forced: change.forced, writes: Vec::new() };
@@ -111,7 +109,9 @@ impl Ipam {
         let fence = if change.removed.is_empty() { old.fence } else { number };
         let forgotten = old.forgotten.max(self.beyond_memory());
         let lease_seconds = change.lease_seconds.unwrap_or(old.lease_seconds);
-        let epoch = Epoch { number, fence, forgotten, lease_seconds };
+        let fork = Fork { number, by: first_bytes(self.me()) };
+        let forks = if change.forced { old.forked(fork) } else { old.forks };
+        let epoch = Epoch { number, fence, forgotten, lease_seconds, forks };
         draft.write(RingKey::Epoch, RingValue::Epoch(epoch));
         let after = self.ring.vector().get(&DECREE);
         Decree { after, base: clock, writes: draft.writes }
@@ -181,6 +181,10 @@ impl Ipam {
         let epoch = Epoch { number: 1, lease_seconds, ..Epoch::default() };
         self.ring.write(RingKey::Epoch, RingValue::Epoch(epoch));
     }
+}
+
+fn first_bytes(peer: PeerId) -> u64 {
+    peer.as_bytes().iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte))
 }
 
 /// A decree that is being written.

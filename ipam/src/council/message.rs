@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use mesh_router::{PeerId, store::VersionVector};
 use serde::{Deserialize, Serialize};
 
-use super::decree::Decree;
+use super::{branch::Fork, decree::Decree};
 
 /// An attempt to decide: a greater one beats a smaller one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -19,8 +19,10 @@ pub struct Ballot {
 /// A message about the decree with the number `epoch`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CouncilMessage {
-    /// Which decree.
+    /// Which decree, on which branch.
     pub epoch: u64,
+    /// See [`super::branch`].
+    pub branch: Fork,
     /// Which attempt.
     pub ballot: Ballot,
     /// What is said.

@@ -9,6 +9,7 @@ use mesh_router::{Mutation, PeerId, Time, mutation, store::VersionVector};
 
 use super::{
     Council, Surroundings,
+    branch::Point,
     decree::{Change, Decree},
     message::{Ballot, Body, CouncilMessage},
 };
@@ -44,7 +45,7 @@ enum Stage {
 /// An attempt.
 #[derive(Debug, Clone)]
 pub(super) struct Proposal {
-    epoch: u64,
+    about: Point,
     ballot: Ballot,
     change: Change,
     founders: u16,
@@ -83,7 +84,8 @@ impl Proposal {
     }
 
     fn say(&self, body: Body) -> CouncilMessage {
-        CouncilMessage { epoch: self.epoch, ballot: self.ballot, body }
+        let (branch, epoch) = self.about;
+        CouncilMessage { epoch, branch, ballot: self.ballot, body }
     }
 }
 
@@ -91,8 +93,8 @@ impl Ipam {
     /// Goes on with what is to be decided. Cheap when nothing is due.
     pub fn drive_council(&mut self, around: &Surroundings<'_>) {
         let now = around.now;
-        let decided = self.epoch().number;
-        if self.council.proposal.as_ref().is_some_and(|proposal| proposal.epoch != decided + 1) {
+        let (next, decided) = (self.next_decree(), self.epoch().number);
+        if self.council.proposal.as_ref().is_some_and(|proposal| proposal.about != next) {
             // Somebody else's decree was made: what is still wanted is proposed anew.
             self.council.proposal = None;
             self.council.overtaken = 0;
@@ -104,6 +106,11 @@ impl Ipam {
             self.give_up_proposal();
             self.council.proposal = None;
             return self.begin(change, around);
+        }
+        if self.is_behind() {
+            self.council.proposal = None;
+            self.council.wait_until = now + REPEAT;
+            return self.review_later(now);
         }
         if let Some(proposal) = &self.council.proposal {
             if proposal.repeat_at <= now {
@@ -124,6 +131,11 @@ impl Ipam {
         if let Some(change) = self.next_change(around) {
             self.begin(change, around);
         }
+    }
+
+    fn next_decree(&self) -> Point {
+        let epoch = self.epoch();
+        (epoch.branch(), epoch.number + 1)
     }
 
     /// Gives up what is not wanted any more, as long as nobody was asked to accept it.
@@ -148,7 +160,7 @@ impl Ipam {
         let ballot = Ballot { round: self.council.round, proposer: self.me() };
         let founders = self.council.founding.as_ref().filter(|_| self.epoch().number == 0);
         self.council.proposal = Some(Proposal {
-            epoch: self.epoch().number + 1,
+            about: self.next_decree(),
             ballot,
             change,
             founders: founders.map_or(0, |founding| founding.founders),
@@ -196,17 +208,21 @@ impl Ipam {
         message: CouncilMessage,
         around: &Surroundings<'_>,
     ) {
-        let CouncilMessage { epoch, ballot, body } = message;
+        let CouncilMessage { epoch, branch, ballot, body } = message;
+        let about = (branch, epoch);
         // Who is behind is told by the ring; and whom we are behind asks again.
-        if epoch != self.epoch().number + 1 {
+        if about != self.next_decree() {
+            return;
+        }
+        if self.is_behind() {
             return;
         }
         self.council.heard_of(ballot);
         match body {
             Body::Prepare { founders, removing } => {
-                self.on_prepare(from, (epoch, ballot), (founders, &removing), around);
+                self.on_prepare(from, (about, ballot), (founders, &removing), around);
             }
-            Body::Accept(decree) => self.on_accept(from, (epoch, ballot), decree),
+            Body::Accept(decree) => self.on_accept(from, (about, ballot), decree),
             Body::GivenUp if ballot.proposer == from => self.council.touch(|acceptor| {
                 acceptor.bars.retain(|_, by| *by != ballot);
             }),
@@ -218,12 +234,13 @@ impl Ipam {
     fn on_prepare(
         &mut self,
         from: PeerId,
-        (epoch, ballot): (u64, Ballot),
+        (about, ballot): (Point, Ballot),
         (founders, removing): (u16, &BTreeSet<PeerId>),
         around: &Surroundings<'_>,
     ) {
         let ours = self.council.founding.as_ref().map_or(0, |founding| founding.founders);
-        let answer = |body| CouncilMessage { epoch, ballot, body };
+        let (branch, epoch) = about;
+        let answer = |body| CouncilMessage { epoch, branch, ballot, body };
         if epoch == 1 && founders != ours {
             return self.council.say(from, answer(Body::Differs { founders: ours }));
         }
@@ -231,7 +248,7 @@ impl Ipam {
         if ballot.proposer != from || removing.contains(&self.me()) {
             return;
         }
-        self.council.touch(|acceptor| acceptor.advance(epoch));
+        self.council.touch(|acceptor| acceptor.advance(about));
         if let Some(by) = self.council.acceptor.promised.filter(|promised| *promised > ballot) {
             return self.council.say(from, answer(Body::Overtaken { by }));
         }
@@ -250,12 +267,13 @@ impl Ipam {
         self.council.promise(from, answer(promise));
     }
 
-    fn on_accept(&mut self, from: PeerId, (epoch, ballot): (u64, Ballot), decree: Decree) {
-        let answer = |body| CouncilMessage { epoch, ballot, body };
+    fn on_accept(&mut self, from: PeerId, (about, ballot): (Point, Ballot), decree: Decree) {
+        let (branch, epoch) = about;
+        let answer = |body| CouncilMessage { epoch, branch, ballot, body };
         if ballot.proposer != from || !decree.is_sound() {
             return;
         }
-        self.council.touch(|acceptor| acceptor.advance(epoch));
+        self.council.touch(|acceptor| acceptor.advance(about));
         if let Some(by) = self.council.acceptor.promised.filter(|promised| *promised > ballot) {
             return self.council.say(from, answer(Body::Overtaken { by }));
         }

@@ -8,7 +8,8 @@ use std::{
 use mesh_router::{PeerId, Time};
 
 use super::{
-    Council, ELECTORS_MAX, FOUNDERS_MAX, Surroundings, decree::Change, proposal::Proposal,
+    Council, ELECTORS_MAX, FOUNDERS_MAX, Surroundings, branch::Point, decree::Change,
+    proposal::Proposal,
 };
 use crate::{
     block::Block,
@@ -287,7 +288,7 @@ impl Ipam {
         let me = self.me();
         let now = around.now;
         let first = electors.iter().find(|peer| **peer == me || around.reachable.contains(peer));
-        let barred = !self.barred(0).is_empty();
+        let barred = !self.barred(Point::default()).is_empty();
         // Whoever goes on after a decree bars anew.
         let epoch = self.epoch().number;
         let since = self.council.barred_since.filter(|(of, _)| *of == epoch);

@@ -515,7 +515,11 @@ fn whoever_leaves_gives_nothing_to_whom_it_has_agreed_to_remove() {
         long_away: &none,
         dice: 0,
     };
-    net.hosts[1].handle_council(proposer, CouncilMessage { epoch, ballot, body }, &around);
+    net.hosts[1].handle_council(
+        proposer,
+        CouncilMessage { epoch, branch: Default::default(), ballot, body },
+        &around,
+    );
     net.hosts[1].begin_leaving();
     assert_eq!(net.hosts[1].give_all(dead), Err(GiveError::Fenced));
     assert!(!net.hosts[1].owned_blocks().is_empty(), "nothing was written");

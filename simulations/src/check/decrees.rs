@@ -60,8 +60,8 @@ pub(crate) fn durable(host: &Host, frame: &[u8]) -> Result<(), Violation> {
     }
     let row = host.disk.get(Table::Mesh, b"council").map(codec::decode::<Acceptor>);
     let stands = |acceptor: &Acceptor| match accepted {
-        true => acceptor.has_accepted(said.epoch, said.ballot),
-        false => acceptor.has_promised(said.epoch, said.ballot),
+        true => acceptor.has_accepted((said.branch, said.epoch), said.ballot),
+        false => acceptor.has_promised((said.branch, said.epoch), said.ballot),
     };
     match row {
         Some(Ok(acceptor)) if stands(&acceptor) => Ok(()),
@@ -74,7 +74,10 @@ pub(crate) fn durable(host: &Host, frame: &[u8]) -> Result<(), Violation> {
 
 #[cfg(test)]
 mod tests {
-    use mesh_ipam::council::message::{Ballot, CouncilMessage};
+    use mesh_ipam::council::{
+        branch::Fork,
+        message::{Ballot, CouncilMessage},
+    };
     use mesh_router::frame::Frame;
 
     use super::*;
@@ -85,7 +88,7 @@ mod tests {
         let host = Host::new(0, None, &mut Dice::new(1, 0)).unwrap();
         let ballot = Ballot { round: 1, proposer: PeerId::new([1; 16]) };
         let said = |body| {
-            let message = CouncilMessage { epoch: 1, ballot, body };
+            let message = CouncilMessage { epoch: 1, branch: Fork::default(), ballot, body };
             let payload = codec::encode(&Message::Council(message));
             Frame::Routed { from: host.id, to: ballot.proposer, hops_left: 1, payload }.encode()
         };

@@ -9,6 +9,7 @@
 //! * [`retired`]: what is inside a grant is retired before it.
 //! * [`leases`]: who is removed while it runs has given its last address before.
 //! * [`left`]: who has left had handed all over.
+//! * [`conflicts`]: what is held twice, because somebody was removed by force, is shown.
 //! * [`clones`]: of two machines with one identity the copy gives nothing, and both say why.
 //! * [`waiting`]: who is refused is told for whom was waited.
 //! * [`convergence`], [`names`]: in the end all agree, and names mean what they should.
@@ -19,6 +20,7 @@
 
 pub mod answers;
 pub(crate) mod clones;
+pub(crate) mod conflicts;
 pub mod convergence;
 pub(crate) mod decrees;
 pub mod durable;
@@ -107,14 +109,20 @@ pub(crate) fn step(world: &mut World, host: usize) -> Result<(), Violation> {
     }
     let ring_changed = ring != seen.ring || settled != seen.settled;
     if ring_changed || held != seen.held {
-        held::owned(&world.hosts, host)?;
+        if !world.forced {
+            held::owned(&world.hosts, host)?;
+        }
         leases::nothing_new(&world.hosts[host])?;
     }
     let seen = &mut world.hosts[host].seen;
     (seen.revisions, seen.ring, seen.held, seen.settled) = (revisions, ring, held, settled);
     if ring_changed {
         retired::before_grant(&world.hosts[host])?;
-        let removed = decrees::same(&mut world.decreed, &world.hosts[host])?;
+        let removed = match world.forced {
+            // Each side goes on deciding without the other.
+            true => Vec::new(),
+            false => decrees::same(&mut world.decreed, &world.hosts[host])?,
+        };
         world.fence(&removed, host);
         world.removed(&removed);
         update_owned(world, host)?;
@@ -132,7 +140,9 @@ pub(crate) fn update_owned(world: &mut World, host: usize) -> Result<(), Violati
     let owned = if settled { node.ipam().owned_blocks() } else { Vec::new() };
     if owned != world.hosts[host].seen.owned {
         world.hosts[host].seen.owned = owned;
-        ownership::single(&world.hosts, host)?;
+        if !world.forced {
+            ownership::single(&world.hosts, host)?;
+        }
     }
     Ok(())
 }
