@@ -48,6 +48,10 @@ impl Replica for Ipam {
         if heeds && head.epoch.removed() < self.newest_removal() {
             return Ok(false);
         }
+        let ours = self.epoch().founding;
+        if ours != 0 && head.epoch.founding != 0 && ours != head.epoch.founding {
+            return Ok(false);
+        }
         let merges = mutation::on(Mutation::MergeBranches);
         if !merges && !head.epoch.continues(&self.position()) {
             self.fork(&head.epoch);

@@ -106,6 +106,9 @@ pub struct Epoch {
     /// How long a host may be away before its blocks may be taken from it without a person's
     /// order, in seconds; zero for never.
     pub lease_seconds: u32,
+    /// The first eight bytes of the id of whoever founded the mesh: another mesh may have the same
+    /// token.
+    pub founding: u64,
     /// The newest forced decrees that led here, the newest first.
     pub forks: [Fork; FORKS_MAX],
 }

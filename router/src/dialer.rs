@@ -188,6 +188,27 @@ impl Dialer {
         self.failed(target, other, now, rng);
     }
 
+    /// A link was made and closed at once: whoever is there is not to be dialled for a while.
+    pub fn refused(
+        &mut self,
+        callee: Callee,
+        (target, error): (SocketAddr, DialError),
+        now: Time,
+        rng: &mut impl Rng,
+    ) {
+        if self.calls.get(&callee).is_some_and(|call| call.dialling.is_some()) {
+            return;
+        }
+        let at = now + BACKOFF_REFUSED / 2 + jitter(BACKOFF_REFUSED / 2, rng);
+        let (error, endpoints) = (Some(error), vec![target]);
+        let call = Call { dialling: None, error, attempts: 0, endpoints, at, alive: false };
+        self.queue.insert((at, callee));
+        if let Some(before) = self.calls.insert(callee, call) {
+            self.queue.remove(&(before.at, callee));
+            self.queue.insert((at, callee));
+        }
+    }
+
     /// How dialling somebody stands.
     pub fn call(&self, callee: Callee) -> Option<&Call> {
         self.calls.get(&callee)
@@ -259,6 +280,19 @@ mod tests {
     fn a_refusal_is_not_retried_in_a_tight_loop() {
         let made = attempts(&DialError::WrongSecret, false, Duration::from_secs(600));
         assert!(made.len() <= 2 * 21, "each of two endpoints at most every 30 s: {made:?}");
+    }
+
+    #[test]
+    fn who_refused_once_linked_is_not_dialled_for_a_while() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let mut dialer = Dialer::default();
+        let want = &wanted(false)[0];
+        let refusal = (want.endpoints[0], DialError::OtherMesh);
+        dialer.refused(want.callee, refusal, Time::ZERO, &mut rng);
+        dialer.review(wanted(false), Time::ZERO, &mut rng);
+        assert!(dialer.due(Time::ZERO + BACKOFF_REFUSED / 4).is_empty());
+        assert_eq!(dialer.call(want.callee).unwrap().error, Some(DialError::OtherMesh));
+        assert_eq!(dialer.due(Time::ZERO + BACKOFF_REFUSED).len(), 1);
     }
 
     #[test]

@@ -52,10 +52,12 @@ impl Digest {
 /// A message between neighbours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Frame {
-    /// The first on each link.
+    /// The first on each link; again when the sender learns in which mesh it is.
     Hello {
         /// Per kind, what the sender has.
         vectors: [VersionVector; Kind::COUNT],
+        /// Which mesh of all that have this token, zero for none yet.
+        founding: u64,
     },
     /// Each second.
     Heartbeat {

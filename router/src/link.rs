@@ -34,6 +34,13 @@ pub enum DialError {
     /// The other side is in another mesh. Not retried soon.
     #[error("it belongs to another mesh")]
     ForeignMesh,
+    /// The other side is in another mesh, whose hosts founded it with the same token. Not retried
+    /// soon.
+    #[error(
+        "it is in another mesh, founded apart with the same token: `meshctl leave` on the hosts of \
+         one of the two, then let them join the other"
+    )]
+    OtherMesh,
     /// The other side does not know our secret, or we not theirs. Not retried soon.
     #[error("the join token is not this mesh's")]
     WrongSecret,

@@ -13,6 +13,7 @@ mod reach;
 mod relay;
 mod replication;
 mod settling;
+mod strangers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -151,6 +152,8 @@ pub struct Router {
     generation: u64,
     /// Members have described themselves otherwise since.
     described: bool,
+    /// Which mesh this host is in, of all with its token; zero until it knows. See `strangers`.
+    founding: u64,
     effects: VecDeque<Effect>,
     rng: ChaCha8Rng,
 }
@@ -192,6 +195,7 @@ impl Router {
             reach_at: None,
             generation: 0,
             described: false,
+            founding: 0,
             effects: VecDeque::new(),
             rng: ChaCha8Rng::seed_from_u64(seed),
         }
@@ -251,16 +255,6 @@ impl Router {
         self.neighbours.values().map(|neighbour| &neighbour.up)
     }
 
-    /// How many linked peers have said what they know.
-    pub fn greeted(&self) -> usize {
-        self.neighbours.values().filter(|neighbour| neighbour.is_greeted()).count()
-    }
-
-    /// The link to a peer.
-    pub fn link_to(&self, peer: PeerId) -> Option<&LinkUp> {
-        self.by_peer.get(&peer).map(|link| &self.neighbours[link].up)
-    }
-
     /// The way to every peer that can be reached now, over control links.
     pub fn paths(&self) -> &BTreeMap<PeerId, Hop> {
         &self.paths
@@ -304,7 +298,7 @@ impl Router {
         self.beat_at = self.beat_at.clamp(now, now + HEARTBEAT);
         self.due_by(self.beat_at);
         let vectors = self.told.vectors(&self.members, replicas).clone();
-        let hello = Frame::Hello { vectors };
+        let hello = Frame::Hello { vectors, founding: self.founding };
         self.send(link, false, &hello);
         self.links_changed(now);
     }

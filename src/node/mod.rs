@@ -393,6 +393,8 @@ impl Node {
         ];
         if self.router.pump_due() || revisions != self.pumped {
             self.pumped = revisions;
+            let founding = self.ipam.epoch().founding;
+            self.router.set_founding(founding, &replicas(&mut self.ipam, &mut self.zone));
             self.router.pump(&replicas(&mut self.ipam, &mut self.zone), self.now);
         }
     }

@@ -31,7 +31,8 @@ impl Node {
         if !self.recalling || !self.router.is_settled() {
             return;
         }
-        if self.ipam.is_behind() || self.waits_for_others() {
+        // Two machines with one identity would each write beyond what the other did, for ever.
+        if self.ipam.is_behind() || self.waits_for_others() || self.has_twin() {
             self.router.unsettle();
         } else if self.knows_its_leave() {
             let own = [

@@ -378,6 +378,36 @@ fn three_hosts_found_a_mesh_in_any_order_and_a_fourth_joins() {
 }
 
 #[test]
+fn two_meshes_that_were_founded_apart_with_one_token_do_not_mix() {
+    in_lab(Load::Shared, DEADLINE, || {
+        let (_lab, mut hosts) = hosts(4)?;
+        let token = hosts[0].meshctl_call(&["token", "new"]).ok()?.trim().to_owned();
+        let all: Vec<IpAddr> = hosts.iter().map(Host::address).collect();
+        for (host, other) in [(0, 1), (1, 0), (2, 3), (3, 2)] {
+            start_founder(&mut hosts[host], &[all[other]], "2", &token)?;
+        }
+        for pair in hosts.chunks_mut(2) {
+            mesh::wait_complete(pair, PATIENCE)?;
+        }
+        hosts[1].meshctl_call(&["connect", &all[2].to_string()]).ok()?;
+        let told = wait_until("the refusal", PATIENCE, || {
+            let targets = hosts[1].meshctl_json(&["status", "targets"])?.to_string();
+            ensure!(targets.contains("founded apart with the same token"), "{targets}");
+            Ok(Some(targets))
+        })?;
+        println!("{told:?}");
+        std::thread::sleep(LASTS);
+        for (index, host) in hosts.iter().enumerate() {
+            let status = host.status()?;
+            ensure!(status.peers.total == 2 && status.ready, "{}: {:?}", host.name(), status.peers);
+            Api::new(host)?.claim_any(&format!("x{index}"))?;
+        }
+        ensure_equal(&hosts[..2])?;
+        ensure_equal(&hosts[2..])
+    });
+}
+
+#[test]
 fn a_host_that_was_frozen_for_longer_than_the_lease_gives_nothing_that_it_lost() {
     in_lab(Load::Shared, DEADLINE, || {
         let (_lab, mut hosts) = founded(3, &["--lease", "10"])?;

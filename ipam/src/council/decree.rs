@@ -111,7 +111,8 @@ impl Ipam {
         let lease_seconds = change.lease_seconds.unwrap_or(old.lease_seconds);
         let fork = Fork { number, by: first_bytes(self.me()) };
         let forks = if change.forced { old.forked(fork) } else { old.forks };
-        let epoch = Epoch { number, fence, forgotten, lease_seconds, forks };
+        let founding = if old.number == 0 { first_bytes(self.me()) } else { old.founding };
+        let epoch = Epoch { number, fence, forgotten, lease_seconds, founding, forks };
         draft.write(RingKey::Epoch, RingValue::Epoch(epoch));
         let after = self.ring.vector().get(&DECREE);
         Decree { after, base: clock, writes: draft.writes }
@@ -178,7 +179,8 @@ impl Ipam {
     pub(crate) fn found_council(&mut self, lease_seconds: u32) {
         let me = self.me();
         self.ring.write(RingKey::Elector(me), RingValue::Elector { seated: true, epoch: 1 });
-        let epoch = Epoch { number: 1, lease_seconds, ..Epoch::default() };
+        let founding = first_bytes(me);
+        let epoch = Epoch { number: 1, lease_seconds, founding, ..Epoch::default() };
         self.ring.write(RingKey::Epoch, RingValue::Epoch(epoch));
     }
 }

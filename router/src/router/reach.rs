@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{RELAY_AFTER, Router, relay::TREE_ABOVE};
 use crate::{
     PeerId, Time,
+    link::LinkUp,
     member::{self, MemberKey, MemberValue, Reach},
     topology::Graph,
 };
@@ -28,6 +29,16 @@ impl Router {
         if member::reach(&self.members, self.me) != Some(&reach) {
             self.members.write(MemberKey::Reach(self.me), MemberValue::Reach(reach));
         }
+    }
+
+    /// How many linked peers have said what they know.
+    pub fn greeted(&self) -> usize {
+        self.neighbours.values().filter(|neighbour| neighbour.is_greeted()).count()
+    }
+
+    /// The link to a peer.
+    pub fn link_to(&self, peer: PeerId) -> Option<&LinkUp> {
+        self.by_peer.get(&peer).map(|link| &self.neighbours[link].up)
     }
 
     /// When something last came over the link to a peer.

@@ -32,7 +32,8 @@ impl Router {
         now: Time,
     ) -> Result<(), String> {
         match frame {
-            Frame::Hello { vectors } => {
+            Frame::Hello { vectors, founding } => {
+                self.meet(link, founding, now)?;
                 self.look_back(link, &vectors, replicas);
                 let equal = vectors == *self.told.vectors(&self.members, replicas);
                 let neighbour = self.neighbour(link);

@@ -426,7 +426,7 @@ fn frames(world: &World) -> Vec<Vec<u8>> {
     let vectors = world.vectors(2);
     let (from, to) = (peer(2), peer(3));
     let mut frames = vec![
-        Frame::Hello { vectors: vectors.clone() },
+        Frame::Hello { vectors: vectors.clone(), founding: 0 },
         Frame::Heartbeat { digest: Digest::of(&vectors, world.hosts[&2].router.members()) },
         Frame::Want { vectors, pull: 1 },
         Frame::Synced { pull: 1 },

@@ -298,7 +298,7 @@ fn more_origins_than_may_be_are_left_out_and_those_known_go_on() {
     assert_eq!(store.vector().dots.len(), ORIGINS_MAX);
     assert_eq!(store.apply(&encode(&vec![run(0, 1)])), Ok(true));
     let vectors = [store.announced(), store.announced(), store.announced()];
-    let hello = crate::frame::Frame::Hello { vectors }.encode();
+    let hello = crate::frame::Frame::Hello { vectors, founding: 0 }.encode();
     assert!(hello.len() < crate::codec::FRAME_BYTES_MAX * 2 / 3, "a hello fits into a frame");
 }
 
