@@ -21,7 +21,7 @@ pub const ENTRIES_MAX: usize = 1 << 17;
 /// Ranges that a mesh may have; each costs a pool and a request of its own.
 pub const RANGES_MAX: usize = 16;
 /// The greatest epoch: one per removal of a host, and no peer can use them up with one write.
-pub const EPOCH_MAX: u64 = 1 << 32;
+pub const EPOCH_MAX: u64 = u32::MAX as u64;
 
 /// The replicated ring.
 pub type Ring = mesh_router::Store<RingRegister>;
@@ -106,9 +106,8 @@ pub struct Epoch {
     /// How long a host may be away before its blocks may be taken from it without a person's
     /// order, in seconds; zero for never.
     pub lease_seconds: u32,
-    /// The first eight bytes of the id of whoever founded the mesh: another mesh may have the same
-    /// token.
-    pub founding: u64,
+    /// The first bytes of the id of whoever founded the mesh: another mesh may have the same token.
+    pub founding: u32,
     /// The newest forced decrees that led here, the newest first.
     pub forks: [Fork; FORKS_MAX],
 }
@@ -162,7 +161,7 @@ impl Register for RingRegister {
             }
             (RingKey::Epoch, RingValue::Epoch(epoch)) => {
                 let forks = epoch.forks.is_sorted_by(|one, next| one >= next);
-                let known = epoch.fence.max(epoch.branch().number) <= epoch.number;
+                let known = epoch.fence.max(epoch.branch().number.into()) <= epoch.number;
                 if !forks || !known || epoch.forgotten > epoch.fence {
                     return Err("what is remembered of removals cannot be".to_owned());
                 }

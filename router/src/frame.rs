@@ -57,7 +57,7 @@ pub enum Frame {
         /// Per kind, what the sender has.
         vectors: [VersionVector; Kind::COUNT],
         /// Which mesh of all that have this token, zero for none yet.
-        founding: u64,
+        founding: u32,
     },
     /// Each second.
     Heartbeat {

@@ -153,7 +153,7 @@ pub struct Router {
     /// Members have described themselves otherwise since.
     described: bool,
     /// Which mesh this host is in, of all with its token; zero until it knows. See `strangers`.
-    founding: u64,
+    founding: u32,
     effects: VecDeque<Effect>,
     rng: ChaCha8Rng,
 }

@@ -28,9 +28,9 @@ pub const FORKS_MAX: usize = 3;
 )]
 pub struct Fork {
     /// Its number.
-    pub number: u64,
-    /// The first eight bytes of the id of whoever made it.
-    pub by: u64,
+    pub number: u32,
+    /// The first bytes of the id of whoever made it.
+    pub by: u32,
 }
 
 /// A place in the chains of decrees, or in those that removed somebody: a branch, and a number.
@@ -68,7 +68,7 @@ impl Epoch {
         // The list goes on with none; where it is full, what came before is not known.
         let known = self.forks.iter().position(|fork| *fork == other.branch());
         let next = known.and_then(|known| known.checked_sub(1)).map(|next| self.forks[next]);
-        next.is_some_and(|next| other.number + FORCE_JUMP <= next.number)
+        next.is_some_and(|next| other.number + FORCE_JUMP <= u64::from(next.number))
     }
 }
 
@@ -76,9 +76,10 @@ impl Epoch {
 mod tests {
     use super::*;
 
-    fn forced(before: &Epoch, by: u64) -> Epoch {
+    fn forced(before: &Epoch, by: u32) -> Epoch {
         let number = before.number + FORCE_JUMP;
-        Epoch { number, fence: number, forks: before.forked(Fork { number, by }), ..*before }
+        let fork = Fork { number: u32::try_from(number).unwrap(), by };
+        Epoch { number, fence: number, forks: before.forked(fork), ..*before }
     }
 
     fn later(before: &Epoch, decrees: u64) -> Epoch {

@@ -109,7 +109,8 @@ impl Ipam {
         let fence = if change.removed.is_empty() { old.fence } else { number };
         let forgotten = old.forgotten.max(self.beyond_memory());
         let lease_seconds = change.lease_seconds.unwrap_or(old.lease_seconds);
-        let fork = Fork { number, by: first_bytes(self.me()) };
+        let fork_number = u32::try_from(number).unwrap_or(u32::MAX);
+        let fork = Fork { number: fork_number, by: first_bytes(self.me()) };
         let forks = if change.forced { old.forked(fork) } else { old.forks };
         let founding = if old.number == 0 { first_bytes(self.me()) } else { old.founding };
         let epoch = Epoch { number, fence, forgotten, lease_seconds, founding, forks };
@@ -185,8 +186,9 @@ impl Ipam {
     }
 }
 
-fn first_bytes(peer: PeerId) -> u64 {
-    peer.as_bytes().iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte))
+/// The first four bytes of an id, which is random: zero is as good as impossible.
+fn first_bytes(peer: PeerId) -> u32 {
+    peer.as_bytes().iter().take(4).fold(0, |all, byte| all << 8 | u32::from(*byte))
 }
 
 /// A decree that is being written.

@@ -13,7 +13,7 @@ use crate::{
 impl Router {
     /// This host is in the mesh of this founding: tells all peers before it tells them anything
     /// else. Zero is none.
-    pub fn set_founding(&mut self, founding: u64, replicas: &Replicas<'_>) {
+    pub fn set_founding(&mut self, founding: u32, replicas: &Replicas<'_>) {
         if founding == 0 || founding == self.founding {
             return;
         }
@@ -30,7 +30,7 @@ impl Router {
     ///
     /// # Errors
     /// When it is of another; it is not dialled for a while then.
-    pub(super) fn meet(&mut self, link: LinkId, founding: u64, now: Time) -> Result<(), String> {
+    pub(super) fn meet(&mut self, link: LinkId, founding: u32, now: Time) -> Result<(), String> {
         if founding == 0 || self.founding == 0 || founding == self.founding {
             return Ok(());
         }
