@@ -181,10 +181,9 @@ impl Node {
     fn target_list(&self) -> Vec<Target> {
         let state = |address, peer: Option<PeerId>| {
             let linked = peer.is_some_and(|peer| self.router.link_to(peer).is_some());
-            let call = match peer {
-                Some(peer) => self.router.call(Callee::Peer(peer)),
-                None => self.router.call(Callee::Target(address)),
-            };
+            // Who is found there and is no member is dialled as a target still.
+            let member = peer.and_then(|peer| self.router.call(Callee::Peer(peer)));
+            let call = member.or_else(|| self.router.call(Callee::Target(address)));
             let dialling = call.is_some_and(|call| call.dialling.is_some());
             let state = match (linked, dialling) {
                 (true, _) => "connected",

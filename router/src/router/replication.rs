@@ -33,7 +33,9 @@ impl Router {
     ) -> Result<(), String> {
         match frame {
             Frame::Hello { vectors, founding } => {
-                self.meet(link, founding, now)?;
+                if !self.meet(link, founding, now)? {
+                    return Ok(());
+                }
                 self.look_back(link, &vectors, replicas);
                 let equal = vectors == *self.told.vectors(&self.members, replicas);
                 let neighbour = self.neighbour(link);

@@ -3,7 +3,7 @@
 
 use super::Router;
 use crate::{
-    PeerId, Time,
+    Time,
     dialer::Callee,
     frame::Frame,
     link::{DialError, LinkId},
@@ -26,23 +26,30 @@ impl Router {
         }
     }
 
-    /// Whether the other end of a link is of this host's mesh.
+    /// Whether the other end of a link is of this host's mesh. If not, it is not dialled for a while,
+    /// and whoever dialled closes the link: the other end waits for that and listens no more, for
+    /// else the one that dials might be told that the link is gone before it is told why.
     ///
     /// # Errors
-    /// When it is of another; it is not dialled for a while then.
-    pub(super) fn meet(&mut self, link: LinkId, founding: u32, now: Time) -> Result<(), String> {
+    /// When it is of another mesh, and the link is to be closed.
+    pub(super) fn meet(&mut self, link: LinkId, founding: u32, now: Time) -> Result<bool, String> {
         if founding == 0 || self.founding == 0 || founding == self.founding {
-            return Ok(());
+            return Ok(true);
         }
-        let up = &self.neighbours[&link].up;
-        let (peer, remote): (PeerId, _) = (up.peer, up.dialled.unwrap_or(up.remote));
-        let mut callees = vec![Callee::Peer(peer)];
-        let targets = self.targets.iter().filter(|(_, found)| **found == Some(peer));
+        let up = self.neighbours[&link].up.clone();
+        let mut callees = vec![Callee::Peer(up.peer)];
+        let targets = self.targets.iter().filter(|(_, found)| **found == Some(up.peer));
         callees.extend(targets.map(|(address, _)| Callee::Target(*address)));
         let error = DialError::OtherMesh;
+        let refusal = (up.dialled.unwrap_or(up.remote), error.clone());
         for callee in callees {
-            self.dialer.refused(callee, (remote, error.clone()), now, &mut self.rng);
+            self.dialer.refused(callee, refusal.clone(), now, &mut self.rng);
         }
-        Err(error.to_string())
+        if up.dialled.is_some() {
+            return Err(error.to_string());
+        }
+        self.drop_link(link, now);
+        self.notice(true, format!("{} is refused: {error}", up.remote));
+        Ok(false)
     }
 }
