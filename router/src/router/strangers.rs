@@ -26,9 +26,9 @@ impl Router {
         }
     }
 
-    /// Whether the other end of a link is of this host's mesh. If not, it is not dialled for a while,
-    /// and whoever dialled closes the link: the other end waits for that and listens no more, for
-    /// else the one that dials might be told that the link is gone before it is told why.
+    /// Whether the other end of a link is of this host's mesh. If not, it is not dialled for a
+    /// while, and whoever dialled closes the link: the other end waits for that and listens no
+    /// more, for else the one that dials might hear that the link is gone before it hears why.
     ///
     /// # Errors
     /// When it is of another mesh, and the link is to be closed.
