@@ -101,6 +101,7 @@ fn status(ready: bool) -> Status {
             ring_entries: 4,
             ring_digest: "00ff".into(),
             conflicts: vec![],
+            stranded: vec![],
             epoch: 1,
             electors: vec![],
             lease: None,

@@ -21,6 +21,7 @@ use mesh_router::{PeerId, Time};
 
 use crate::{
     allocate::{AllocateError, Wanted},
+    asked::Asked,
     block::Block,
     held::Holder,
     ipam::Ipam,
@@ -80,6 +81,7 @@ struct Ask {
 pub(crate) struct Space {
     reachable: BTreeSet<PeerId>,
     asks: BTreeMap<Wanted, Ask>,
+    pub(crate) asked: Asked,
     last_id: u64,
     /// To whom, what, and the own write that must be durable before.
     outbox: VecDeque<(PeerId, SpaceMessage, u64)>,
@@ -120,6 +122,7 @@ impl Space {
     /// Forgets what was asked and answered; who can be reached stays so.
     pub(crate) fn reset(&mut self) {
         self.asks.clear();
+        self.asked.clear();
         self.outbox.clear();
     }
 }
@@ -185,16 +188,11 @@ impl Ipam {
         self.space.forget(address);
     }
 
-    /// Asks for no space any more, and gives none.
+    /// Asks for no space any more, and gives none. What it had asked for may come yet
+    /// ([`Ipam::may_give`]).
     pub fn begin_leaving(&mut self) {
         self.leaving = true;
-        self.space.asks.retain(|_, ask| ask.donor.is_some());
-    }
-
-    /// Whether somebody who was asked for space may still give some: whoever leaves waits for it,
-    /// or it would be nobody's.
-    pub fn may_be_given(&self) -> bool {
-        self.space.asks.values().any(|ask| ask.donor.is_some())
+        self.space.stop_asking();
     }
 
     /// Whom this host waits for, and since when.
@@ -214,10 +212,16 @@ impl Ipam {
         self.space.asks.values().map(|ask| ask.due).min()
     }
 
-    /// The next message to be sent. Answers come out once their grant is durable.
+    /// The next message to be sent. Answers come out once their grant is durable, and to each peer
+    /// in order.
     pub fn poll_message(&mut self) -> Option<(PeerId, SpaceMessage)> {
         let durable = self.ring.durable_counter();
-        let ready = self.space.outbox.iter().position(|(_, _, needs)| *needs <= durable)?;
+        let mut held_up = BTreeSet::new();
+        let ready = self.space.outbox.iter().position(|(to, _, needs)| {
+            let ready = *needs <= durable && !held_up.contains(to);
+            held_up.extend((!ready).then_some(*to));
+            ready
+        })?;
         self.space.outbox.remove(ready).map(|(to, message, _)| (to, message))
     }
 
@@ -231,6 +235,7 @@ impl Ipam {
     }
 
     fn on_granted(&mut self, from: PeerId, id: u64, block: Block, now: Time) {
+        self.space.asked.granted(from, id, block);
         if let Some((_, ask)) = self.space.asked(from, id) {
             ask.granted = Some(block);
             ask.due = now + TRY;
@@ -239,6 +244,7 @@ impl Ipam {
     }
 
     fn on_refused(&mut self, from: PeerId, id: u64, reason: SpaceRefusal, now: Time) {
+        self.space.asked.refused(from, id);
         let Some((wanted, ask)) = self.space.asked(from, id) else { return };
         ask.donor = None;
         ask.last = Some((from, reason.clone()));
@@ -273,14 +279,6 @@ impl Ipam {
 
     fn act(&mut self, wanted: Wanted, now: Time) {
         let Some(mut ask) = self.space.asks.remove(&wanted) else { return };
-        if self.leaving {
-            // What was granted is on its way; for nothing else is asked.
-            if ask.granted.is_some() {
-                ask.due = now + TRY;
-                self.space.asks.insert(wanted, ask);
-            }
-            return;
-        }
         let since = *ask.since.get_or_insert(now);
         let exact = matches!(wanted, Wanted::Exact(_));
         if ask.answer.is_some() || (exact && now.since(since) >= EXACT_PATIENCE) {
@@ -334,6 +332,7 @@ impl Ipam {
         let Some(range) = range else { return ask.back_off(now) };
         self.space.last_id += 1;
         ask.id = self.space.last_id;
+        self.space.asked.ask(donor, ask.id);
         ask.donor = Some(donor);
         ask.nobody = false;
         ask.due = now + TRY;
@@ -434,6 +433,7 @@ impl Ipam {
 
     /// Ends requests that the ring has answered, and begins those that it calls for.
     pub(crate) fn settle(&mut self) {
+        self.settle_asked();
         let parts = self.space.asks.keys().filter_map(|wanted| match wanted {
             Wanted::Any(part) => Some(*part),
             Wanted::Exact(_) => None,

@@ -19,6 +19,7 @@
 
 pub mod allocate;
 pub mod ask;
+mod asked;
 pub mod block;
 pub mod council;
 mod donor;

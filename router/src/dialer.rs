@@ -202,11 +202,10 @@ impl Dialer {
         let at = now + BACKOFF_REFUSED / 2 + jitter(BACKOFF_REFUSED / 2, rng);
         let (error, endpoints) = (Some(error), vec![target]);
         let call = Call { dialling: None, error, attempts: 0, endpoints, at, alive: false };
-        self.queue.insert((at, callee));
         if let Some(before) = self.calls.insert(callee, call) {
             self.queue.remove(&(before.at, callee));
-            self.queue.insert((at, callee));
         }
+        self.queue.insert((at, callee));
     }
 
     /// How dialling somebody stands.

@@ -159,6 +159,9 @@ pub struct Ipam {
     pub ring_digest: String,
     /// Addresses that two hosts gave away, in words.
     pub conflicts: Vec<String>,
+    /// Hosts that are gone and own addresses, in words, with what to do.
+    #[serde(default)]
+    pub stranded: Vec<String>,
     /// The number of the newest common decision.
     #[serde(default)]
     pub epoch: u64,

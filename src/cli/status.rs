@@ -47,7 +47,8 @@ pub(super) async fn run(args: StatusArgs, global: &Global) -> anyhow::Result<Exi
         Some(View::Paths) => global.print(&status.paths, |_| paths(&status)),
         Some(View::Ipam) => global.print(&status.ipam, |ipam| {
             let conflicts = ipam.conflicts.iter().map(|text| format!("\nconflict: {text}"));
-            format!("{}{}", addresses(ipam), conflicts.collect::<String>())
+            let stranded = ipam.stranded.iter().map(|text| format!("\nstranded: {text}"));
+            format!("{}{}", addresses(ipam), conflicts.chain(stranded).collect::<String>())
         }),
         Some(View::Dns) => global.print(&status.dns, |_| names(&status)),
         Some(View::Targets) => global.print(&status.targets, |_| targets(&status)),
@@ -99,6 +100,7 @@ fn summary(status: &Status, now: Duration) -> String {
     lines.extend(status.ipam.told_anew.iter().map(|text| format!("told anew    {text}")));
     lines.extend(status.ipam.lease.iter().map(|text| format!("lease        {text}")));
     lines.extend(status.ipam.conflicts.iter().map(|text| format!("conflict     {text}")));
+    lines.extend(status.ipam.stranded.iter().map(|text| format!("stranded     {text}")));
     let troubled = status.paths.iter().filter(|path| path.state != "up");
     lines.extend(
         troubled.map(|path| {

@@ -1,7 +1,8 @@
 //! Leave: containers' links go, then the blocks go to an heir who confirms, then everything goes.
 //!
 //! Interrupted anywhere, nothing is lost: the blocks are ours until the grant is durable, and the
-//! heir's from then on.
+//! heir's from then on. Who was asked for space and has not answered confirms, too, that it gives
+//! nothing more: what came after we are gone would be nobody's.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,6 +14,7 @@ use super::{
     Node,
     attaching::gateway_holder,
     event::{Output, RequestId},
+    peers::PeerMessage,
     request::{Code, Refusal, Reply},
 };
 
@@ -27,6 +29,8 @@ pub(super) struct Leaving {
     stage: LeavingStage,
     /// To whom blocks were given.
     heirs: BTreeSet<PeerId>,
+    /// Who has confirmed since they were given last.
+    confirmed: BTreeSet<PeerId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +45,8 @@ enum LeavingStage {
     Resigning { wish: WishId, until: Time },
     /// An heir is looked for.
     Parting,
-    /// All blocks were granted to the heir, who has yet to say that it has them on disk.
+    /// All blocks were granted to the heir; it and others have yet to say that nothing else is ours
+    /// and that they have this on disk.
     Handing { heir: PeerId, counter: u64, ask_at: Time },
 }
 
@@ -80,8 +85,8 @@ impl Node {
             let text = "this host is leaving already";
             return self.reply(id, Err(Refusal::new(Code::Conflict, text, "wait for it")));
         }
-        let heirs = BTreeSet::new();
-        self.leaving = Some(Leaving { id, until, stage: LeavingStage::Emptying, heirs });
+        let (stage, heirs, confirmed) = (LeavingStage::Emptying, BTreeSet::new(), BTreeSet::new());
+        self.leaving = Some(Leaving { id, until, stage, heirs, confirmed });
         let holders: Vec<_> = self.slots.keys().cloned().collect();
         for holder in holders.iter().filter(|holder| **holder != gateway_holder()) {
             self.remove(holder, None);
@@ -114,7 +119,8 @@ impl Node {
             }
             LeavingStage::Parting => self.hand_over(),
             LeavingStage::Handing { heir, counter, ask_at } if ask_at <= self.now => {
-                self.ask_heir(heir, counter);
+                self.ask_to_confirm(heir, counter);
+                self.go_on_handing();
             }
             _ => {}
         }
@@ -122,15 +128,7 @@ impl Node {
         if leaving.until <= self.now {
             let id = leaving.id;
             let text = match leaving.stage {
-                LeavingStage::Handing { heir, .. } => {
-                    format!(
-                        "waiting for {}: it has not confirmed our blocks yet",
-                        self.router.name_of(heir)
-                    )
-                }
-                LeavingStage::Parting if self.ipam.may_be_given() => {
-                    "waiting for blocks that this host had asked for".to_owned()
-                }
+                LeavingStage::Handing { heir, .. } => self.unconfirmed_words(heir),
                 LeavingStage::Parting | LeavingStage::Clearing { done: true } => {
                     "no peer could be reached to take our blocks over".to_owned()
                 }
@@ -195,9 +193,6 @@ impl Node {
     /// Gives all blocks to the reachable peer with the smallest id, of those that have some if
     /// there is one: it is known to others. Without any peer the mesh ends here.
     fn hand_over(&mut self) {
-        if self.ipam.may_be_given() {
-            return;
-        }
         let present = self.standing_members();
         let fits = |peer: &&PeerId| present.contains(peer) && !self.ipam.is_fenced(**peer);
         let heirs = self.router.paths().keys().filter(fits);
@@ -217,7 +212,11 @@ impl Node {
                     return self.clear();
                 }
                 let counter = self.ipam.store().own_counter();
-                self.ask_heir(heir, counter);
+                if let Some(leaving) = &mut self.leaving {
+                    leaving.heirs.insert(heir);
+                    leaving.confirmed.clear();
+                }
+                self.ask_to_confirm(heir, counter);
             }
             // Waits: others own or know something of ours and cannot be reached now.
             None if others => {}
@@ -225,35 +224,64 @@ impl Node {
         }
     }
 
-    fn ask_heir(&mut self, heir: PeerId, counter: u64) {
+    fn ask_to_confirm(&mut self, heir: PeerId, counter: u64) {
         if let Some(leaving) = &mut self.leaving {
             let ask_at = self.now + Duration::from_millis(300);
             leaving.stage = LeavingStage::Handing { heir, counter, ask_at };
-            leaving.heirs.insert(heir);
         }
         // That it has left it says there, too, which is all there is if it owned nothing.
         let left = self.router.members().own_counter();
         let told = self.router.members().durable_counter() >= left;
         if told && self.ipam.store().durable_counter() >= counter {
             let decreed = self.ipam.store().seen(DECREE);
-            let message = super::peers::PeerMessage::HandOver { counter, left, decreed };
-            self.send_to_peer(heir, &message);
+            for peer in self.unconfirmed(heir) {
+                let to = peer == heir;
+                let message = PeerMessage::HandOver { counter, left, decreed, heir: to };
+                self.send_to_peer(peer, &message);
+            }
         }
     }
 
-    /// The heir has our grants, and that we left, on disk.
+    /// Who has yet to confirm: the heir, and who was asked for space and may still give some.
+    fn unconfirmed(&self, heir: PeerId) -> BTreeSet<PeerId> {
+        let confirmed = self.leaving.as_ref().map(|leaving| &leaving.confirmed);
+        let has = |peer: &PeerId| confirmed.is_some_and(|confirmed| confirmed.contains(peer));
+        self.ipam.may_give().chain([heir]).filter(|peer| !has(peer)).collect()
+    }
+
+    fn unconfirmed_words(&self, heir: PeerId) -> String {
+        let mut donors = self.unconfirmed(heir);
+        if donors.remove(&heir) {
+            let heir = self.router.name_of(heir);
+            return format!("waiting for {heir}: it has not confirmed our blocks yet");
+        }
+        format!(
+            "waiting for {}: asked for space and not answered yet, and what a host is given after \
+             it is gone would be nobody's (if it is gone for good, `meshctl peer remove` it)",
+            self.names(&donors)
+        )
+    }
+
+    /// A peer has our grants, and that we left, on disk, and knows of nothing else that is ours.
     pub(super) fn taken_over(&mut self, from: PeerId, taken: u64) {
-        let Some(leaving) = &self.leaving else { return };
-        if let LeavingStage::Handing { heir, counter, .. } = leaving.stage
-            && heir == from
+        let Some(leaving) = &mut self.leaving else { return };
+        if let LeavingStage::Handing { counter, .. } = leaving.stage
             && taken >= counter
         {
-            // Somebody else who left may have handed its blocks to us meanwhile: they go on, too.
-            if self.ipam.owned_blocks().is_empty() {
-                self.clear();
-            } else {
-                self.hand_over();
-            }
+            leaving.confirmed.insert(from);
+            self.go_on_handing();
+        }
+    }
+
+    fn go_on_handing(&mut self) {
+        let Some(Leaving { stage: LeavingStage::Handing { heir, .. }, .. }) = self.leaving else {
+            return;
+        };
+        // Something came that was asked for, or from somebody else who left: it goes on, too.
+        if !self.ipam.owned_blocks().is_empty() {
+            self.hand_over();
+        } else if self.unconfirmed(heir).is_empty() {
+            self.clear();
         }
     }
 

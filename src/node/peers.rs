@@ -50,7 +50,8 @@ pub(super) enum PeerMessage {
     Space(SpaceMessage),
     /// About what is decided together.
     Council(CouncilMessage),
-    /// The sender leaves: does the receiver have its ring entries up to here on disk?
+    /// The sender leaves: does the receiver have its ring entries up to here on disk, and know of
+    /// nothing that the sender owns?
     HandOver {
         /// Own counter of the sender.
         counter: u64,
@@ -58,6 +59,8 @@ pub(super) enum PeerMessage {
         left: u64,
         /// And the decrees up to here.
         decreed: u64,
+        /// Whether the receiver is the heir; else it was asked for space before.
+        heir: bool,
     },
     /// Yes.
     TakenOver {
@@ -163,8 +166,8 @@ impl Node {
                     || self.is_doubtful() => {}
             Ok(PeerMessage::Space(message)) => self.ipam.handle_message(from, message, self.now),
             Ok(PeerMessage::Council(message)) => self.on_council(from, message),
-            Ok(PeerMessage::HandOver { counter, left, decreed }) => {
-                self.confirm_hand_over(from, (counter, left, decreed));
+            Ok(PeerMessage::HandOver { counter, left, decreed, heir }) => {
+                self.confirm_hand_over(from, (counter, left, decreed), heir);
             }
             Ok(PeerMessage::TakenOver { counter }) => self.taken_over(from, counter),
             Ok(PeerMessage::AskPromise) => {
@@ -191,15 +194,21 @@ impl Node {
         }
     }
 
-    /// Answers only when the entries are on this host's disk; the sender asks again until then.
-    fn confirm_hand_over(&mut self, from: PeerId, (counter, left, decreed): (u64, u64, u64)) {
+    /// Answers only when the entries are on this host's disk, and the leaver owns nothing, not by
+    /// what this host had granted to it either and not told yet; the sender asks again until then.
+    fn confirm_hand_over(
+        &mut self,
+        from: PeerId,
+        (counter, left, decreed): (u64, u64, u64),
+        heir: bool,
+    ) {
         let ring = self.ipam.store();
         let has = ring.seen(from) >= counter && ring.seen(DECREE) >= decreed;
         // What somebody says who was removed meanwhile is not taken in any more.
         let has_left = self.router.members().seen(from) >= left || self.ipam.is_removed(from);
-        let has = has && has_left;
+        let has_all = has && has_left && !self.ipam.owns_anything(from) && !self.recalling;
         // Who leaves itself would take these blocks with it: it hands them on first.
-        if has && !self.is_leaving() && self.may_take_over() {
+        if has_all && (!heir || !self.is_leaving() && self.may_take_over()) {
             self.confirm(from, PeerMessage::TakenOver { counter });
         }
     }

@@ -1,6 +1,8 @@
 //! Status: one page made of the node's state. What the kernel, the transport and the resolver know
 //! is added by the driver.
 
+use std::collections::BTreeSet;
+
 use mesh_ipam::{Block, Owner};
 use mesh_router::{PeerId, dialer::Callee, member};
 
@@ -146,6 +148,7 @@ impl Node {
             ring_entries: self.ipam.entries(),
             ring_digest: format!("{:032x}", self.ipam.store().digest()),
             conflicts: self.conflicts(),
+            stranded: self.stranded(),
             epoch: self.ipam.epoch().number,
             electors: self
                 .ipam
@@ -176,6 +179,29 @@ impl Node {
             format!("{} is held here by {} and {owner}", conflict.address, conflict.holder)
         };
         self.twin_words().into_iter().chain(self.ipam.conflicts().iter().map(words)).collect()
+    }
+
+    /// Whose addresses nobody can use until it is back or removed.
+    fn stranded(&self) -> Vec<String> {
+        let owners: BTreeSet<PeerId> = self.ipam.owners().collect();
+        let here =
+            |peer: &PeerId| *peer == self.config.me || self.router.paths().contains_key(peer);
+        let words = |peer: PeerId| {
+            let info = member::info(self.router.members(), peer);
+            let id = info.map_or_else(|| peer.to_string(), |info| info.name.clone());
+            let how = match info {
+                None => "is not known here",
+                Some(info) if info.left => "has left",
+                Some(_) if self.state_of(peer) == "unreachable" => "cannot be reached",
+                Some(_) => return None,
+            };
+            let owned = self.ipam.owned_by(peer);
+            Some(format!(
+                "{id} {how} and owns {owned} addresses; if it is gone for good, `meshctl peer \
+                 remove {id}` takes them"
+            ))
+        };
+        owners.into_iter().filter(|peer| !here(peer)).filter_map(words).collect()
     }
 
     fn target_list(&self) -> Vec<Target> {

@@ -470,7 +470,7 @@ fn holders(count: u64) -> Vec<crate::Holder> {
 }
 
 #[test]
-fn whoever_leaves_waits_for_what_it_had_asked_for() {
+fn whoever_leaves_knows_who_may_still_give_it_something() {
     let mut net = Net::new(3, &["10.32.0.0/12"]);
     net.gossip();
     let requests = net.messages(1);
@@ -478,23 +478,52 @@ fn whoever_leaves_waits_for_what_it_had_asked_for() {
     assert!(!net.messages(2).is_empty());
     net.hosts[1].begin_leaving();
     net.hosts[2].begin_leaving();
-    assert!(net.hosts[1].may_be_given() && net.hosts[2].may_be_given());
+    let may_give = |host: &Ipam| host.may_give().collect::<Vec<_>>();
+    assert_eq!(may_give(&net.hosts[1]), [peer(1)]);
 
     for (to, request) in requests {
         let (to, from) = (net.at(to), net.hosts[1].me());
         net.hosts[to].handle_message(from, request, net.now);
     }
     net.settle();
-    assert!(!net.hosts[1].may_be_given());
+    assert_eq!(may_give(&net.hosts[1]), []);
     assert!(!net.hosts[1].owned_blocks().is_empty(), "it came, and can be handed on");
     net.hosts[1].give_all(peer(1)).unwrap();
 
-    net.now = net.now + Duration::from_secs(1);
-    assert!(net.messages(2).is_empty(), "nobody else is asked after one that is silent");
-    assert!(!net.hosts[2].may_be_given());
+    // The other's request was lost: nobody says so, and nobody else is asked.
+    net.now = net.now + Duration::from_secs(60);
+    assert!(net.messages(2).is_empty());
+    assert_eq!(may_give(&net.hosts[2]), [peer(1)]);
+    net.hosts[2].stay();
     net.settle();
+    assert_eq!(may_give(&net.hosts[2]), []);
+    assert_eq!(net.hosts[2].owned_by(peer(3)), 1 << 12);
     net.check();
-    assert_eq!(net.hosts[1].owned_by(peer(2)), 0);
+}
+
+#[test]
+fn a_donor_whose_grant_is_not_durable_answers_no_later_request() {
+    let mut net = Net::new(2, &["10.32.0.0/12"]);
+    net.gossip();
+    let at = [address("10.32.0.9"), address("10.32.0.10")];
+    net.hosts[0].allocate(&holder(1), Wanted::Exact(at[1]), net.now).unwrap();
+    assert!(net.hosts[1].want_exact(at[0]));
+    let deliver = |net: &mut Net| {
+        for (_, request) in net.messages(1) {
+            net.hosts[0].handle_message(peer(2), request, net.now);
+        }
+    };
+    deliver(&mut net);
+    assert!(net.hosts[1].want_exact(at[1]), "it is held there, so this one is refused");
+    deliver(&mut net);
+    assert!(net.messages(0).is_empty(), "its disk is full");
+    net.hosts[1].begin_leaving();
+    assert_eq!(net.hosts[1].may_give().collect::<Vec<_>>(), [peer(1)]);
+
+    net.settle();
+    assert_eq!(net.hosts[1].may_give().count(), 0, "all that was granted has come");
+    assert!(net.hosts[1].owned_by(peer(2)) > 0);
+    net.check();
 }
 
 #[test]

@@ -6,13 +6,8 @@ use crate::{host::Host, ledger::Ledger};
 /// Each host on which such an address is held says so, and one of them names another's holder.
 pub(crate) fn shown(hosts: &[Host], ledger: &Ledger) -> Result<(), Violation> {
     for (address, claimants) in ledger.held_twice() {
-        let at = |host: &usize| hosts[*host].is_member();
-        let there: Vec<&Host> = claimants
-            .iter()
-            .map(|(host, _)| host)
-            .filter(|host| at(host))
-            .map(|h| &hosts[*h])
-            .collect();
+        let there = claimants.iter().map(|(host, _)| &hosts[*host]);
+        let there: Vec<&Host> = there.filter(|host| host.is_member()).collect();
         let said = |host: &Host| {
             let mut conflicts = host.node.ipam().conflicts().into_iter();
             conflicts.find(|conflict| conflict.address == address)

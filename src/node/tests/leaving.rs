@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use mesh_ipam::{SpaceMessage, SpaceRequest};
 use mesh_router::member::{self, Info};
 
 use super::{super::leaving::Left, *};
@@ -63,4 +64,35 @@ fn whoever_nobody_has_heard_of_is_removed_by_a_whole_id_only() {
     let all = host.ask(remove(&whole));
     host.settle();
     assert!(matches!(host.replies[&all], Ok(Reply::Removed(_))), "{:?}", host.replies[&all]);
+}
+
+/// A grant came when its receiver was gone: that is shown until somebody takes the addresses.
+#[test]
+fn whose_addresses_nobody_can_use_is_shown_with_what_to_do() {
+    let mut host = Host::ready();
+    let gone = PeerId::new([5; 16]);
+    let range = host.node.ipam.ranges()[0];
+    let (address, seen, own) = (None, 0, 0);
+    let request = SpaceRequest { id: 1, range, address, seen, own, urgent: true, held_by: None };
+    host.node.ipam.handle_message(gone, SpaceMessage::Request(request), host.now);
+    host.settle();
+    let stranded = host.node.status().ipam.stranded;
+    let owned = host.node.ipam.owned_by(gone);
+    assert!(owned > 0);
+    assert_eq!(
+        stranded,
+        [format!(
+            "{gone} is not known here and owns {owned} addresses; if it is gone for good, \
+             `meshctl peer remove {gone}` takes them"
+        )]
+    );
+    let remove = Request::PeerRemove { peers: vec![gone.to_string()], force: false };
+    let removed = host.ask(remove);
+    host.settle();
+    assert!(
+        matches!(host.replies[&removed], Ok(Reply::Removed(_))),
+        "{:?}",
+        host.replies[&removed]
+    );
+    assert_eq!(host.node.status().ipam.stranded, Vec::<String>::new());
 }
