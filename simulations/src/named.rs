@@ -31,7 +31,7 @@ pub const NAMES: [&str; 18] = [
 /// from.
 pub const BEYOND: [&str; 3] = ["lossy", "bury", "relapse"];
 /// The names of scenarios that are about size; the number of hosts is the caller's.
-pub const LARGE: [&str; 4] = ["recycle", "recycle-dead", "large", "sparse"];
+pub const LARGE: [&str; 5] = ["recycle", "recycle-dead", "recycle-sparse", "large", "sparse"];
 
 impl Scenario {
     /// A scenario that is built in.
@@ -205,6 +205,16 @@ fn size(name: &str, calm: Scenario) -> Option<Scenario> {
             operations_per_minute: 60,
             orderly: 500,
             ranges: ranges(&["10.32.0.0/16"]),
+            ..calm
+        },
+        // Ten thousand new identities, twenty a second.
+        "recycle-sparse" => Scenario {
+            recycles: 10_000,
+            trouble_seconds: 500,
+            operations_per_minute: 6,
+            ranges: ranges(&["10.32.0.0/16"]),
+            reaches: 6,
+            heal_seconds: 120,
             ..calm
         },
         // Each host has links to some only, and others pass on: a full mesh of so many needs more
