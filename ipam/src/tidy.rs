@@ -10,7 +10,8 @@
 //! so the base is the least of what all owners promised, put forward by whoever owns the first
 //! address of the first range. A host that owns nothing in the copy of somebody who knows all of
 //! every owner's writes below a number can have made none below it that is not known: its space
-//! would have come from one of those writes.
+//! would have come from one of those writes. Or it lost its space by a decree: then all that the
+//! decree took into account of it has to be known, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,7 +55,8 @@ impl Ipam {
     pub fn base_needs(&self) -> Option<BTreeSet<PeerId>> {
         let first = self.view.ranges.first()?;
         let mine = self.keeps(first) && !self.leaving && !self.ring.is_recalling();
-        if !mine || !self.view.unknown.is_empty() || self.ring.len() > WHOLE_ENTRIES_MAX {
+        let whole = self.view.unknown.is_empty() && self.knows_the_removed();
+        if !mine || !whole || self.ring.len() > WHOLE_ENTRIES_MAX {
             return None;
         }
         let clock = self.ring.clock();
@@ -63,6 +65,18 @@ impl Ipam {
         }
         let owners = self.view.space.values().flat_map(BTreeMap::keys);
         Some(owners.copied().filter(|peer| *peer != self.me()).collect())
+    }
+
+    /// Whether this host has seen what removed hosts had written: it took no news of them while
+    /// the removal was being decided.
+    fn knows_the_removed(&self) -> bool {
+        self.ring.range(RingKey::Removed(DECREE)..).all(|(key, entry)| match (key, entry.value) {
+            (
+                RingKey::Removed(peer),
+                RingValue::Removed { cut, .. } | RingValue::Returned { cut, .. },
+            ) => self.ring.seen(*peer) >= cut,
+            _ => true,
+        })
     }
 
     /// Puts the base forward as far as the promises of the others go. Returns whether it did.

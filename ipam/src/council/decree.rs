@@ -248,10 +248,13 @@ fn merge_pairs(shared: &mut Vec<(Block, PeerId)>) {
 
 #[cfg(test)]
 mod tests {
-    use mesh_router::{Replica, store::Cursor};
+    use mesh_router::{Replica, Time, store::Cursor};
 
     use super::*;
-    use crate::council::Upheaval;
+    use crate::{
+        council::Upheaval,
+        space::{SpaceMessage, SpaceRequest},
+    };
 
     fn peer(n: u8) -> PeerId {
         PeerId::new([n; 16])
@@ -305,6 +308,42 @@ mod tests {
         host.store_mut().begin_recall();
         host.look_for_own_removal();
         assert_eq!(host.take_upheaval(), None, "it asks already");
+    }
+
+    /// Makes a host grant a chunk; returns it.
+    fn grant(from: &mut Ipam, to: PeerId) -> u64 {
+        let (address, seen, own) = (None, 0, 0);
+        let range = from.ranges()[0];
+        let request =
+            SpaceRequest { id: 1, range, address, seen, own, urgent: true, held_by: None };
+        from.handle_message(to, SpaceMessage::Request(request), Time::ZERO);
+        let store = from.store_mut();
+        store.mark_durable(store.own_counter());
+        from.owned_by(to)
+    }
+
+    /// Found by seed 80035253 of `default`.
+    #[test]
+    fn no_base_is_put_forward_by_who_lacks_what_a_removed_host_had_given() {
+        let [mut keeper, mut giver, mut taker] = [1, 2, 3].map(|n| Ipam::new(peer(n)));
+        keeper.found(&["10.32.0.0/12".parse().unwrap()]).unwrap();
+        let electors = BTreeSet::from([peer(1), peer(2)]);
+        keeper.carry_out(&keeper.draft(&Change { electors, ..Change::default() }));
+        grant(&mut keeper, peer(2));
+        tell(&keeper, &mut giver);
+        let given = grant(&mut giver, peer(3));
+        tell(&giver, &mut taker);
+        assert!(given > 0);
+
+        let (removed, electors) = (BTreeSet::from([peer(2)]), BTreeSet::from([peer(1)]));
+        let decree = taker.draft(&Change { removed, electors, ..Change::default() });
+        taker.carry_out(&decree);
+        keeper.carry_out(&decree);
+        assert_eq!(keeper.owned_by(peer(2)), 0);
+        assert_eq!(keeper.base_needs(), None, "others would drop what it does not know");
+        tell(&taker, &mut keeper);
+        assert_eq!(keeper.base_needs(), Some(BTreeSet::from([peer(3)])));
+        assert_eq!(keeper.owned_by(peer(3)), taker.owned_by(peer(3)));
     }
 
     #[test]
