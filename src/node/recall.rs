@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use mesh_router::{PeerId, Time, member};
 
-use super::{Node, comparing::COMPARE_OTHERS, event::Output, leaving::Left};
+use super::{Node, comparing::COMPARE_OTHERS, event::Output};
 
 impl Node {
     /// After a restart: a member goes on being one.
@@ -34,7 +34,7 @@ impl Node {
         // Two machines with one identity would each write beyond what the other did, for ever.
         if self.ipam.is_behind() || self.waits_for_others() || self.has_twin() {
             self.router.unsettle();
-        } else if self.knows_its_leave() {
+        } else if self.knows_what_it_gave() {
             let own = [
                 self.router.members().own_counter(),
                 self.ipam.store().own_counter(),
@@ -93,17 +93,19 @@ impl Node {
             || self.zone.store().was_recalled()
     }
 
-    /// Whoever left this very mesh gave its blocks away: until it is told so again it must not
-    /// believe that they are its own.
-    fn knows_its_leave(&self) -> bool {
+    /// Whoever left this very mesh gave its blocks away, and whoever was removed had given some:
+    /// until it is told so again it must not believe that they are its own. Who removed it may
+    /// have taken no news of it meanwhile.
+    fn knows_what_it_gave(&self) -> bool {
         let me = self.config.me;
-        let told = |left: &Left| self.ipam.store().seen(me) >= left.counter;
-        self.left_before().is_none_or(|left| told(left) || self.leave_unheard().is_empty())
+        let left = self.left_before().map_or(0, |left| left.counter);
+        let removed = self.ipam.removal_of(me).map_or(0, |(_, cut)| cut);
+        self.ipam.store().seen(me) >= left.max(removed) || self.leave_unheard().is_empty()
     }
 
-    /// Members that have not said yet that they know nothing of this host's leave, and heirs that
-    /// these may not have heard of. Once all have, the heirs lost what they were given, or were
-    /// removed: the blocks are this host's after all.
+    /// Members that have not said yet that they know no more of what this host gave away, and heirs
+    /// that these may not have heard of. Once all have, those who knew lost it, or were removed: the
+    /// blocks are this host's after all.
     pub(super) fn leave_unheard(&self) -> BTreeSet<PeerId> {
         let mut members = self.standing_members();
         let heirs = self.left_before().into_iter().flat_map(|left| &left.heirs);
@@ -123,8 +125,9 @@ impl Node {
         };
         (!self.denied.is_empty() && !unheard.is_empty()).then(|| {
             let names: Vec<String> = unheard.iter().map(name).collect();
+            let when = if self.left_before().is_some() { "left" } else { "was removed" };
             format!(
-                "this host gave its blocks away when it left, and nobody asked so far knows to \
+                "this host gave blocks away before it {when}, and nobody asked so far knows to \
                  whom; waiting for {} (if one of these is gone for good, remove it with `meshctl \
                  peer remove`)",
                 names.join(", ")

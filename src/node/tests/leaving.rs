@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mesh_ipam::{SpaceMessage, SpaceRequest};
+use mesh_ipam::{RingKey, RingValue, SpaceMessage, SpaceRequest};
 use mesh_router::member::{self, Info};
 
 use super::{super::leaving::Left, *};
@@ -66,16 +66,40 @@ fn whoever_nobody_has_heard_of_is_removed_by_a_whole_id_only() {
     assert!(matches!(host.replies[&all], Ok(Reply::Removed(_))), "{:?}", host.replies[&all]);
 }
 
+/// Gives a chunk to a peer of which nothing else is known.
+fn grant(host: &mut Host, peer: PeerId) {
+    let range = host.node.ipam.ranges()[0];
+    let (address, seen, own) = (None, 0, 0);
+    let request = SpaceRequest { id: 1, range, address, seen, own, urgent: true, held_by: None };
+    host.node.ipam.handle_message(peer, SpaceMessage::Request(request), host.now);
+    host.settle();
+}
+
+/// Those who removed it took no news of it meanwhile: what one of them tells may lack its grants.
+/// Found by simulation.
+#[test]
+fn whoever_was_removed_is_told_first_what_it_had_given_away() {
+    let mut host = Host::ready();
+    let (other, me) = (PeerId::new([2; 16]), host.node.config.me);
+    grant(&mut host, other);
+    host.node.begin_recall();
+    let ring = host.node.ipam.store_mut();
+    let cut = ring.own_counter() + 9;
+    ring.write(RingKey::Removed(me), RingValue::Removed { cut, epoch: 2 });
+    host.wait(Duration::from_secs(1));
+    assert!(host.node.recalling, "it was told less");
+    host.node.denied.insert(other);
+    host.node.router.settle(host.now);
+    host.wait(Duration::from_secs(1));
+    assert!(!host.node.recalling, "nobody knows more");
+}
+
 /// A grant came when its receiver was gone: that is shown until somebody takes the addresses.
 #[test]
 fn whose_addresses_nobody_can_use_is_shown_with_what_to_do() {
     let mut host = Host::ready();
     let gone = PeerId::new([5; 16]);
-    let range = host.node.ipam.ranges()[0];
-    let (address, seen, own) = (None, 0, 0);
-    let request = SpaceRequest { id: 1, range, address, seen, own, urgent: true, held_by: None };
-    host.node.ipam.handle_message(gone, SpaceMessage::Request(request), host.now);
-    host.settle();
+    grant(&mut host, gone);
     let stranded = host.node.status().ipam.stranded;
     let owned = host.node.ipam.owned_by(gone);
     assert!(owned > 0);
