@@ -13,6 +13,7 @@ use crate::{
     block::{Block, Family},
     ipam::Ipam,
     ring::{Epoch, RingKey, RingRegister, RingValue, Version},
+    view::Owner,
 };
 
 /// Who writes decrees: no host, for no key hashes to it.
@@ -132,33 +133,67 @@ impl Ipam {
         removals.get(REMOVALS_MAX).copied().unwrap_or(0)
     }
 
-    /// Every entry that names a removed peer names this host from then on.
+    /// Whatever the removed peers own is this host's from then on.
     ///
     /// That is no grant, and need not be of solid blocks: this host knows all that the removed gave
-    /// away, and so sees what inside such an entry is not theirs any more.
+    /// away, and so sees what inside an entry of theirs is not theirs any more.
     fn take_over(&self, removed: &BTreeSet<PeerId>, draft: &mut Draft) {
         let first = RingKey::Block(Block::at(Family::V4, 0, 0));
+        let mut taken = BTreeMap::new();
         for (key, entry) in self.ring.range(first..RingKey::Epoch) {
-            let epoch = match entry.value {
-                RingValue::Owned { owner, epoch } if removed.contains(&owner) => epoch,
+            let RingKey::Block(block) = *key else { continue };
+            match entry.value {
+                RingValue::Owned { owner, .. } if removed.contains(&owner) => {
+                    let shown = self.shown_of(block, removed).into_iter();
+                    taken.extend(shown.map(|block| (block, self.epoch_around(&block))));
+                }
                 // They retired it for a grant that nobody has ever heard of.
                 RingValue::Retired { within, at_least, epoch }
-                    if removed.contains(&entry.dot.actor) =>
+                    if removed.contains(&entry.dot.actor)
+                        && self.ring.get(&RingKey::Block(within)).map(Version::of)
+                            < Some(at_least) =>
                 {
-                    let known = self.ring.get(&RingKey::Block(within)).map(Version::of);
-                    if known >= Some(at_least) {
-                        continue;
-                    }
-                    epoch
+                    taken.insert(block, epoch);
                 }
-                _ => continue,
-            };
-            if draft.writes.len() >= WRITES_MAX {
-                // What is left over is theirs until the next decree.
-                return;
+                _ => {}
             }
+        }
+        // What is left over is theirs until the next decree.
+        let room = WRITES_MAX.saturating_sub(draft.writes.len());
+        for (block, epoch) in taken.into_iter().take(room) {
             let epoch = if draft.forced { draft.number } else { epoch };
-            draft.write(*key, RingValue::Owned { owner: self.me(), epoch });
+            draft.write(RingKey::Block(block), RingValue::Owned { owner: self.me(), epoch });
+        }
+    }
+
+    /// The blocks in whose place others' may come that say what an entry of a removed peer says:
+    /// the entry itself, if its first address is theirs. Else its key is another's to write, who
+    /// may do so meanwhile: then those that make up what nothing inside it says.
+    fn shown_of(&self, block: Block, removed: &BTreeSet<PeerId>) -> Vec<Block> {
+        match self.owner(block.first()) {
+            Owner::Peer(peer) if !removed.contains(&peer) => {
+                let mut shown = Vec::new();
+                self.show_gaps(block, &mut shown);
+                shown
+            }
+            _ => vec![block],
+        }
+    }
+
+    /// The largest blocks inside one that has entries inside about which none of these says
+    /// anything.
+    fn show_gaps(&self, block: Block, shown: &mut Vec<Block>) {
+        let Some((first, second)) = block.halves() else { return };
+        for half in [first, second] {
+            let entry = self.ring.get(&RingKey::Block(half)).map(|entry| entry.value);
+            if matches!(entry, Some(RingValue::Owned { .. })) {
+                continue;
+            }
+            if self.inside(&half).is_empty() {
+                shown.push(half);
+            } else {
+                self.show_gaps(half, shown);
+            }
         }
     }
 
@@ -317,9 +352,13 @@ mod tests {
         let request =
             SpaceRequest { id: 1, range, address, seen, own, urgent: true, held_by: None };
         from.handle_message(to, SpaceMessage::Request(request), Time::ZERO);
-        let store = from.store_mut();
-        store.mark_durable(store.own_counter());
+        persist(from);
         from.owned_by(to)
+    }
+
+    fn persist(host: &mut Ipam) {
+        let store = host.store_mut();
+        store.mark_durable(store.own_counter());
     }
 
     /// Found by seed 80035253 of `default`.
@@ -344,6 +383,38 @@ mod tests {
         tell(&taker, &mut keeper);
         assert_eq!(keeper.base_needs(), Some(BTreeSet::from([peer(3)])));
         assert_eq!(keeper.owned_by(peer(3)), taker.owned_by(peer(3)));
+    }
+
+    /// Found by simulation: an entry that says nothing any more is whose its first address is, who
+    /// made it its own while the removal was decided.
+    #[test]
+    fn a_removal_writes_no_entry_that_another_may_write_meanwhile() {
+        let range: Block = "10.32.0.0/12".parse().unwrap();
+        let (half, other) = range.halves().unwrap();
+        let (quarter, last) = other.halves().unwrap();
+        for hidden in [false, true] {
+            let mut hosts = [1, 2, 3].map(|n| Ipam::new(peer(n)));
+            let [giver, first, proposer] = &mut hosts;
+            giver.found(&[range]).unwrap();
+            giver.write_grant(half, peer(2));
+            giver.write_grant(quarter, peer(3));
+            if hidden {
+                giver.write_grant(last, peer(3));
+            }
+            persist(giver);
+            tell(giver, first);
+            tell(giver, proposer);
+            let (removed, electors) = (BTreeSet::from([peer(1)]), BTreeSet::from([peer(2)]));
+            let decree = proposer.draft(&Change { removed, electors, ..Change::default() });
+            assert_eq!(first.tidy(), hidden, "it makes the range its own meanwhile");
+            first.carry_out(&decree);
+            proposer.carry_out(&decree);
+            let owned = [first.owned_by(peer(2)), proposer.owned_by(peer(3))];
+            assert_eq!(owned, [1 << 19, 1 << 19]);
+            persist(first);
+            tell(first, proposer);
+            assert_eq!(proposer.routes(), first.routes());
+        }
     }
 
     #[test]
