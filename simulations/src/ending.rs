@@ -1,6 +1,9 @@
 //! The end of a run: nothing goes wrong any more, and within a bound everything must be well.
 
+use std::collections::BTreeSet;
+
 use mesh_ipam::Holder;
+use mesh_router::PeerId;
 use meshwork::{
     api::types::AttachRequest,
     node::{event::RequestId, request::Request},
@@ -8,6 +11,7 @@ use meshwork::{
 
 use crate::{
     check::{self, Violation},
+    host::Host,
     queue::SECOND,
     world::World,
 };
@@ -115,9 +119,17 @@ impl World {
     fn have_dead_removed(&mut self, force: bool) {
         let by = self.dice.index(self.hosts.len());
         // Two who force the same thing at once would both take the blocks: one does.
-        let serves = |host: &crate::host::Host| host.is_member() && host.node.is_ready();
-        let first = self.hosts.iter().position(serves);
-        self.remove_dead(first.filter(|_| force).unwrap_or(by), force);
+        let serves = |host: &Host| host.is_member() && host.node.is_ready();
+        let first = self.hosts.iter().position(serves).filter(|_| force);
+        // Who forces takes the blocks of those that it has never heard of: they are started first.
+        let dead: BTreeSet<PeerId> = self.dead_members().collect();
+        let unheard = |host: &Host| host.off && !host.stays_down && !dead.contains(&host.id);
+        let unheard: Vec<usize> =
+            self.hosts.iter().filter(|host| unheard(host)).map(|host| host.index).collect();
+        if force && !unheard.is_empty() {
+            return unheard.into_iter().for_each(|host| self.power_on(host));
+        }
+        self.remove_dead(first.unwrap_or(by), first.is_some());
     }
 
     /// Does what hosts ask for that wait for one that is gone for good: whoever was given the
@@ -165,7 +177,7 @@ impl World {
     /// What is not well yet.
     fn unwell(&self) -> Option<String> {
         // Who was restarted while founding goes on with it, and nobody is told.
-        let founded = |host: &crate::host::Host| !host.node.ipam().ranges().is_empty();
+        let founded = |host: &Host| !host.node.ipam().ranges().is_empty();
         if !self.founded && !self.hosts.iter().any(founded) {
             return Some("no mesh was founded".to_owned());
         }

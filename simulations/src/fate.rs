@@ -205,6 +205,8 @@ impl World {
         self.hosts[host].dispossessed = true;
         self.ledger.excused.insert(host);
         self.hosts[host].doubtful_disk = true;
+        // Its disk is from before it was removed: it holds what it held then.
+        self.hosts[host].fenced = None;
         self.start_over(host);
     }
 

@@ -76,10 +76,17 @@ impl World {
         }
     }
 
-    /// The mesh goes on without it: two others are members and up.
+    /// The mesh goes on without it: two others are members and up, and nobody joins through it
+    /// alone.
     pub(crate) fn is_spare(&self, host: usize) -> bool {
-        let others = self.hosts.iter().filter(|other| other.index != host && other.is_member());
-        self.founded && others.filter(|other| other.node.is_ready()).count() >= 2
+        let needs = |other: &Host| {
+            let mut targets = other.node.router().targets().map(|(target, _)| target);
+            let only = targets.all(|target| target == self.hosts[host].endpoint);
+            other.is_member() && !other.node.router().is_settled() && only
+        };
+        let others = || self.hosts.iter().filter(|other| other.index != host);
+        let ready = others().filter(|other| other.is_member() && other.node.is_ready()).count();
+        self.founded && ready >= 2 && !others().any(needs)
     }
 
     /// Everybody is there and knows everything, so a disk can be lost without losing knowledge.
@@ -420,6 +427,11 @@ impl World {
                 self.crash(host);
             }
             self.restart(host);
+            // It crashed after it was told that it had joined but was not ready, and before that
+            // was on disk.
+            if self.founded && !self.hosts[host].is_member() {
+                self.join_again(host);
+            }
         }
         if !self.founded && self.scenario.founders == 0 {
             self.queue.push(0, What::Act(Act::Found));

@@ -54,8 +54,10 @@ pub(super) struct Desk {
     pub(super) pending: Vec<Pending>,
     /// Removals that wait until those they name are surely silent.
     pub(super) removals: Vec<Removal>,
-    /// The removal that the lease called for.
+    /// The removal that nobody asked for: a lease ran out, or somebody removed owns something.
     pub(super) expired: Option<(WishId, BTreeSet<PeerId>)>,
+    /// Since when somebody who was removed owns something.
+    pub(super) left_over_since: Option<Time>,
     pub(super) review_at: Time,
     pub(super) members: BTreeSet<PeerId>,
     pub(super) reachable: BTreeSet<PeerId>,
@@ -250,7 +252,7 @@ impl Node {
             self.renew_lease(&electors);
             self.ipam.claim_held();
             if majority {
-                self.remove_expired(&electors);
+                self.remove_gone(&electors);
             }
         }
     }

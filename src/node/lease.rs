@@ -16,6 +16,10 @@ use mesh_router::{Mutation, PeerId, Time, mutation};
 
 use super::{Node, peers::PeerMessage};
 
+/// How long a removed host owns something before that is taken back, too. Chosen: the ring takes
+/// less to go round.
+const LEFT_OVER: Duration = Duration::from_secs(10);
+
 /// What was asked and answered.
 #[derive(Debug, Default)]
 pub(super) struct Lease {
@@ -121,16 +125,17 @@ impl Node {
         self.config.lease.map_or(0, |lease| u32::try_from(lease.as_secs()).unwrap_or(u32::MAX))
     }
 
-    /// Removes who was away for longer than the lease, if there is one. The reachable elector with
-    /// the smallest id does.
-    pub(super) fn remove_expired(&mut self, electors: &BTreeSet<PeerId>) {
+    /// Removes who was away for longer than the lease, if there is one, and who was removed and
+    /// owns something all the same. The reachable elector with the smallest id does.
+    pub(super) fn remove_gone(&mut self, electors: &BTreeSet<PeerId>) {
         let lease = Duration::from_secs(self.ipam.epoch().lease_seconds.into());
         let me = self.config.me;
-        if lease.is_zero() {
-            return;
+        let mut gone = BTreeSet::new();
+        if !lease.is_zero() {
+            gone = self.absent.longer_than(lease, self.now);
+            gone.retain(|peer| self.desk.members.contains(peer));
         }
-        let mut gone = self.absent.longer_than(lease, self.now);
-        gone.retain(|peer| self.desk.members.contains(peer));
+        gone.extend(self.left_over());
         if let Some((wish, peers)) = &self.desk.expired {
             if *peers == gone {
                 return;
@@ -141,11 +146,25 @@ impl Node {
         }
         let first = electors.iter().find(|peer| **peer == me || self.desk.reachable.contains(peer));
         if !gone.is_empty() && first == Some(&me) {
-            let names: Vec<String> = gone.iter().map(|peer| self.router.name_of(*peer)).collect();
-            let names = names.join(", ");
-            self.notice(true, format!("the lease of {names} has run out: taking the blocks back"));
+            let names = self.names(&gone);
+            self.notice(true, format!("{names} is gone for good: taking the blocks back"));
             self.desk.expired = Some((self.ipam.wish_removal(&gone, false), gone));
         }
+    }
+
+    /// Peers that were removed, are not back, and own something: a grant to them that was not known
+    /// where they were removed by force, or more than fitted into one decree. Once that has been so
+    /// for a while: the ring may be on its way.
+    fn left_over(&mut self) -> BTreeSet<PeerId> {
+        let mut left_over = self.ipam.removed();
+        left_over
+            .retain(|peer| self.ipam.owns_anything(*peer) && !self.desk.reachable.contains(peer));
+        if left_over.is_empty() {
+            self.desk.left_over_since = None;
+            return left_over;
+        }
+        let since = *self.desk.left_over_since.get_or_insert(self.now);
+        if self.now.since(since) < LEFT_OVER { BTreeSet::new() } else { left_over }
     }
 
     /// With a lease, and cut off for more than half of it: the lease, in seconds, and since when.

@@ -21,6 +21,9 @@ use super::{
 /// How long the others may take to agree that this host votes no more.
 const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
 
+/// How often peers are asked meanwhile.
+const ASK_EVERY: Duration = Duration::from_millis(300);
+
 /// A leave that is under way.
 #[derive(Debug)]
 pub(super) struct Leaving {
@@ -31,6 +34,8 @@ pub(super) struct Leaving {
     heirs: BTreeSet<PeerId>,
     /// Who has confirmed since they were given last.
     confirmed: BTreeSet<PeerId>,
+    /// Of those that own nothing, who may take blocks over.
+    willing: BTreeSet<PeerId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +49,7 @@ enum LeavingStage {
     /// in time.
     Resigning { wish: WishId, until: Time },
     /// An heir is looked for.
-    Parting,
+    Parting { ask_at: Time },
     /// All blocks were granted to the heir; it and others have yet to say that nothing else is ours
     /// and that they have this on disk.
     Handing { heir: PeerId, counter: u64, ask_at: Time },
@@ -69,7 +74,9 @@ impl Leaving {
     pub(super) fn poll_timeout(&self, settled: bool) -> Time {
         match self.stage {
             _ if !settled => self.until,
-            LeavingStage::Handing { ask_at, .. } => self.until.min(ask_at),
+            LeavingStage::Handing { ask_at, .. } | LeavingStage::Parting { ask_at } => {
+                self.until.min(ask_at)
+            }
             LeavingStage::Resigning { until, .. } => self.until.min(until),
             _ => self.until,
         }
@@ -85,8 +92,14 @@ impl Node {
             let text = "this host is leaving already";
             return self.reply(id, Err(Refusal::new(Code::Conflict, text, "wait for it")));
         }
-        let (stage, heirs, confirmed) = (LeavingStage::Emptying, BTreeSet::new(), BTreeSet::new());
-        self.leaving = Some(Leaving { id, until, stage, heirs, confirmed });
+        self.leaving = Some(Leaving {
+            id,
+            until,
+            stage: LeavingStage::Emptying,
+            heirs: BTreeSet::new(),
+            confirmed: BTreeSet::new(),
+            willing: BTreeSet::new(),
+        });
         let holders: Vec<_> = self.slots.keys().cloned().collect();
         for holder in holders.iter().filter(|holder| **holder != gateway_holder()) {
             self.remove(holder, None);
@@ -117,7 +130,7 @@ impl Node {
                 self.ipam.withdraw(wish);
                 self.part();
             }
-            LeavingStage::Parting => self.hand_over(),
+            LeavingStage::Parting { ask_at } if ask_at <= self.now => self.hand_over(),
             LeavingStage::Handing { heir, counter, ask_at } if ask_at <= self.now => {
                 self.ask_to_confirm(heir, counter);
                 self.go_on_handing();
@@ -129,8 +142,8 @@ impl Node {
             let id = leaving.id;
             let text = match leaving.stage {
                 LeavingStage::Handing { heir, .. } => self.unconfirmed_words(heir),
-                LeavingStage::Parting | LeavingStage::Clearing { done: true } => {
-                    "no peer could be reached to take our blocks over".to_owned()
+                LeavingStage::Parting { .. } | LeavingStage::Clearing { done: true } => {
+                    "no peer could be reached that may take our blocks over".to_owned()
                 }
                 _ => "the kernel has not removed the containers' links in time".to_owned(),
             };
@@ -180,7 +193,7 @@ impl Node {
 
     fn part(&mut self) {
         if let Some(leaving) = &mut self.leaving {
-            leaving.stage = LeavingStage::Parting;
+            leaving.stage = LeavingStage::Parting { ask_at: self.now };
         }
         self.ipam.begin_leaving();
         self.hand_over();
@@ -190,43 +203,63 @@ impl Node {
         !self.ipam.electors().contains(&self.config.me)
     }
 
-    /// Gives all blocks to the reachable peer with the smallest id, of those that have some if
-    /// there is one: it is known to others. Without any peer the mesh ends here.
+    /// Gives all blocks to the reachable peer with the smallest id, of those that own some if there
+    /// is one. Whoever owns nothing uses what it gets at once and may be unknown to the others: it
+    /// is asked first. Without any peer the mesh ends here.
     fn hand_over(&mut self) {
+        let Some(leaving) = &mut self.leaving else { return };
+        leaving.stage = LeavingStage::Parting { ask_at: self.now + ASK_EVERY };
+        let willing = leaving.willing.clone();
         let present = self.standing_members();
-        let fits = |peer: &&PeerId| present.contains(peer) && !self.ipam.is_fenced(**peer);
-        let heirs = self.router.paths().keys().filter(fits);
-        let heir = heirs.copied().min_by_key(|peer| (!self.ipam.owns_anything(*peer), *peer));
-        let others = present.len() > 1;
-        match heir {
-            Some(heir) => {
-                if let Err(error) = self.ipam.give_all(heir) {
-                    self.notice(true, format!("cannot hand over: {error}"));
-                    return;
-                }
-                let info = mesh_router::member::info(self.router.members(), self.config.me);
-                if let Some(info) = info.cloned() {
-                    self.router.describe(Info { left: true, ..info });
-                }
-                if mutation::on(Mutation::LeaveUnconfirmed) {
-                    return self.clear();
-                }
-                let counter = self.ipam.store().own_counter();
-                if let Some(leaving) = &mut self.leaving {
-                    leaving.heirs.insert(heir);
-                    leaving.confirmed.clear();
-                }
-                self.ask_to_confirm(heir, counter);
-            }
+        let paths = self.router.paths().keys().copied();
+        let fits = |peer: &PeerId| present.contains(peer) && !self.ipam.is_fenced(*peer);
+        let (owners, others): (Vec<PeerId>, Vec<PeerId>) =
+            paths.filter(fits).partition(|peer| self.ipam.owns_anything(*peer));
+        let known = others.iter().find(|peer| willing.contains(peer));
+        match owners.first().or(known).copied() {
+            Some(heir) => self.give_to(heir),
             // Waits: others own or know something of ours and cannot be reached now.
-            None if others => {}
+            None if present.len() > 1 => {
+                for peer in others {
+                    self.send_to_peer(peer, &PeerMessage::WouldTakeOver);
+                }
+            }
             None => self.clear(),
         }
     }
 
+    /// A peer that owns nothing may take blocks over.
+    pub(super) fn may_be_heir(&mut self, peer: PeerId) {
+        let Some(leaving) = &mut self.leaving else { return };
+        leaving.willing.insert(peer);
+        if matches!(leaving.stage, LeavingStage::Parting { .. }) {
+            self.hand_over();
+        }
+    }
+
+    fn give_to(&mut self, heir: PeerId) {
+        if let Err(error) = self.ipam.give_all(heir) {
+            self.notice(true, format!("cannot hand over: {error}"));
+            return;
+        }
+        let info = mesh_router::member::info(self.router.members(), self.config.me);
+        if let Some(info) = info.cloned() {
+            self.router.describe(Info { left: true, ..info });
+        }
+        if mutation::on(Mutation::LeaveUnconfirmed) {
+            return self.clear();
+        }
+        let counter = self.ipam.store().own_counter();
+        if let Some(leaving) = &mut self.leaving {
+            leaving.heirs.insert(heir);
+            leaving.confirmed.clear();
+        }
+        self.ask_to_confirm(heir, counter);
+    }
+
     fn ask_to_confirm(&mut self, heir: PeerId, counter: u64) {
         if let Some(leaving) = &mut self.leaving {
-            let ask_at = self.now + Duration::from_millis(300);
+            let ask_at = self.now + ASK_EVERY;
             leaving.stage = LeavingStage::Handing { heir, counter, ask_at };
         }
         // That it has left it says there, too, which is all there is if it owned nothing.

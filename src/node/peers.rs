@@ -50,6 +50,10 @@ pub(super) enum PeerMessage {
     Space(SpaceMessage),
     /// About what is decided together.
     Council(CouncilMessage),
+    /// The sender is about to leave: may the receiver, who owns nothing, take its blocks over?
+    WouldTakeOver,
+    /// Yes.
+    WouldIndeed,
     /// The sender leaves: does the receiver have its ring entries up to here on disk, and know of
     /// nothing that the sender owns?
     HandOver {
@@ -166,6 +170,11 @@ impl Node {
                     || self.is_doubtful() => {}
             Ok(PeerMessage::Space(message)) => self.ipam.handle_message(from, message, self.now),
             Ok(PeerMessage::Council(message)) => self.on_council(from, message),
+            Ok(PeerMessage::WouldTakeOver) if self.would_take_over() => {
+                self.send_to_peer(from, &PeerMessage::WouldIndeed);
+            }
+            Ok(PeerMessage::WouldTakeOver) => {}
+            Ok(PeerMessage::WouldIndeed) => self.may_be_heir(from),
             Ok(PeerMessage::HandOver { counter, left, decreed, heir }) => {
                 self.confirm_hand_over(from, (counter, left, decreed), heir);
             }
@@ -207,10 +216,14 @@ impl Node {
         // What somebody says who was removed meanwhile is not taken in any more.
         let has_left = self.router.members().seen(from) >= left || self.ipam.is_removed(from);
         let has_all = has && has_left && !self.ipam.owns_anything(from) && !self.recalling;
-        // Who leaves itself would take these blocks with it: it hands them on first.
-        if has_all && (!heir || !self.is_leaving() && self.may_take_over()) {
+        if has_all && (!heir || self.would_take_over()) {
             self.confirm(from, PeerMessage::TakenOver { counter });
         }
+    }
+
+    /// Who leaves itself would take these blocks with it: it hands them on first.
+    fn would_take_over(&self) -> bool {
+        !self.is_leaving() && !self.recalling && self.may_take_over()
     }
 
     pub(super) fn send_to_peer(&mut self, to: PeerId, message: &PeerMessage) {

@@ -19,15 +19,16 @@ use super::{Node, peers::PeerMessage};
 /// the world.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
-/// For how long a majority is waited for. Chosen: links to the dead are given up long before.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How often they are asked before this host goes on without: for ten seconds, and links to the dead
+/// are given up long before. Not a span of time: a machine may sleep meanwhile.
+const ASKED_MAX: u32 = 50;
 
 /// Who is known to know this host.
 #[derive(Debug, Default)]
 pub(super) struct Registration {
     known_by: BTreeSet<PeerId>,
     ask_at: Time,
-    since: Option<Time>,
+    asked: u32,
     /// It is known to enough of them, or has waited for long enough.
     over: bool,
 }
@@ -59,9 +60,8 @@ impl Node {
         if self.mesh.is_none() || !self.router.is_settled() || self.registration.over {
             return;
         }
-        let since = *self.registration.since.get_or_insert(self.now);
         let strangers = self.strangers();
-        let late = self.now.since(since) >= PATIENCE;
+        let late = self.registration.asked >= ASKED_MAX && self.registration.ask_at <= self.now;
         if late && !strangers.is_empty() && !self.may_ask_for_space() {
             let strangers = self.names(&strangers);
             self.notice(
@@ -80,6 +80,7 @@ impl Node {
         }
         if self.registration.ask_at <= self.now {
             self.registration.ask_at = self.now + ASK_EVERY;
+            self.registration.asked += 1;
             let counter = self.router.members().own_counter();
             for peer in strangers {
                 self.send_to_peer(peer, &PeerMessage::KnowMe { counter });

@@ -190,6 +190,7 @@ impl Node {
             let info = member::info(self.router.members(), peer);
             let id = info.map_or_else(|| peer.to_string(), |info| info.name.clone());
             let how = match info {
+                _ if self.ipam.is_removed(peer) => "was removed",
                 None => "is not known here",
                 Some(info) if info.left => "has left",
                 Some(_) if self.state_of(peer) == "unreachable" => "cannot be reached",

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use mesh_ipam::{RingKey, RingValue};
 use mesh_router::MeshId;
 
 use super::{
@@ -339,4 +340,23 @@ fn tombstones_of_a_host_that_is_alone_do_not_pile_up() {
     }
     let entries = host.node.zone().store().len();
     assert!(entries < 5, "{entries} entries for no name");
+}
+
+/// Found by simulation: a machine slept, and its clock with it.
+#[test]
+fn whoever_slept_has_not_waited_for_a_majority() {
+    let mut host = Host::ready();
+    let electors = [2, 3].map(|n| PeerId::new([n; 16]));
+    for elector in electors {
+        let seat = RingValue::Elector { seated: true, epoch: 1 };
+        host.node.ipam.store_mut().write(RingKey::Elector(elector), seat);
+    }
+    host.node.registration = registering::Registration::default();
+    host.wait(Duration::from_secs(1));
+    host.wait(Duration::from_secs(3600));
+    assert!(!host.node.may_take_over(), "nobody could have answered");
+    for _ in 0..60 {
+        host.wait(Duration::from_millis(200));
+    }
+    assert!(host.node.may_take_over(), "it does not wait for ever");
 }

@@ -120,3 +120,22 @@ fn whose_addresses_nobody_can_use_is_shown_with_what_to_do() {
     );
     assert_eq!(host.node.status().ipam.stranded, Vec::<String>::new());
 }
+
+/// It was removed by force where nobody knew of the grant.
+#[test]
+fn what_a_removed_host_owns_all_the_same_is_taken_back() {
+    let mut host = Host::ready();
+    let gone = PeerId::new([5; 16]);
+    grant(&mut host, gone);
+    let removed = RingValue::Removed { cut: 0, epoch: 1 };
+    host.node.ipam.store_mut().write(RingKey::Removed(gone), removed);
+    let mut wait = |seconds| {
+        for _ in 0..seconds {
+            host.wait(Duration::from_secs(1));
+            host.settle();
+        }
+        host.node.ipam.owned_by(gone)
+    };
+    assert!(wait(1) > 0, "the ring may be on its way");
+    assert_eq!(wait(5), 0);
+}
