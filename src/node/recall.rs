@@ -103,9 +103,9 @@ impl Node {
         self.ipam.store().seen(me) >= left.max(removed) || self.leave_unheard().is_empty()
     }
 
-    /// Members that have not said yet that they know no more of what this host gave away, and heirs
-    /// that these may not have heard of. Once all have, those who knew lost it, or were removed: the
-    /// blocks are this host's after all.
+    /// Members that have not said yet that they know no more of what this host gave away, and
+    /// heirs that these may not have heard of. Once all have, those who knew lost it, or were
+    /// removed: the blocks are this host's after all.
     pub(super) fn leave_unheard(&self) -> BTreeSet<PeerId> {
         let mut members = self.standing_members();
         let heirs = self.left_before().into_iter().flat_map(|left| &left.heirs);

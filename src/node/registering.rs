@@ -19,8 +19,8 @@ use super::{Node, peers::PeerMessage};
 /// the world.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
-/// How often they are asked before this host goes on without: for ten seconds, and links to the dead
-/// are given up long before. Not a span of time: a machine may sleep meanwhile.
+/// How often they are asked before this host goes on without: for ten seconds, and links to the
+/// dead are given up long before. Not a span of time: a machine may sleep meanwhile.
 const ASKED_MAX: u32 = 50;
 
 /// Who is known to know this host.
