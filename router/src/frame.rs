@@ -75,6 +75,9 @@ pub enum Frame {
     Synced {
         /// The number of the `Want` that this answers.
         pull: u64,
+        /// Whether the sender is settled. Else its disk may be an old one, and this all that it
+        /// held.
+        sure: bool,
     },
     /// Entries.
     Delta {

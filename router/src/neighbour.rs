@@ -201,12 +201,13 @@ impl Neighbour {
 
     /// The next frame of replication for it, most urgent first; `None` when it has all that it
     /// should get over this link, or the link is full. Unless it is behind, it may lack something
-    /// of the fresh origins only.
+    /// of the fresh origins only. `tells` is whether this host may say that it has told all, and
+    /// whether it is sure of that.
     pub(crate) fn next_frame(
         &mut self,
         members: &Members,
         replicas: &Replicas<'_>,
-        (settled, fresh): (bool, &[Vec<PeerId>; Kind::COUNT]),
+        (tells, fresh): (Option<bool>, &[Vec<PeerId>; Kind::COUNT]),
         made: &mut Made,
     ) -> Option<Vec<u8>> {
         if !self.greeted || self.in_flight >= WINDOW_BYTES {
@@ -220,9 +221,7 @@ impl Neighbour {
             }
         }
         // Who has yet to learn what it once wrote itself cannot say that it has told everything.
-        if self.serving.is_none() || !settled {
-            return None;
-        }
+        let sure = tells.filter(|_| self.serving.is_some())?;
         let sources = replicas.sources(members);
         let complete_at = *self.complete_at.get_or_insert(sources.map(Source::own_counter));
         let me = members.me();
@@ -234,7 +233,7 @@ impl Neighbour {
         self.cursors.iter().zip(sources).zip(complete_at).all(sent).then(|| {
             let pull = self.serving.take().unwrap_or_default();
             self.complete_at = None;
-            Frame::Synced { pull }.encode()
+            Frame::Synced { pull, sure }.encode()
         })
     }
 

@@ -108,7 +108,7 @@ impl World {
             self.run_until(self.queue.now() + SECOND);
         }
         for host in 0..self.hosts.len() {
-            if self.hosts[host].off && self.dice.chance(500) {
+            if self.hosts[host].off && !self.hosts[host].stays_down && self.dice.chance(500) {
                 self.power_on(host);
             } else if self.hosts[host].off {
                 self.hosts[host].stays_down = true;
@@ -121,7 +121,14 @@ impl World {
         // Two who force the same thing at once would both take the blocks: one does.
         let serves = |host: &Host| host.is_member() && host.node.is_ready();
         let first = self.hosts.iter().position(serves).filter(|_| force);
-        // Who forces takes the blocks of those that it has never heard of: they are started first.
+        // Who forces makes sure first that those who do not answer are off, containers and all.
+        for host in 0..self.hosts.len() {
+            if force && self.hosts[host].stays_down && !self.hosts[host].off {
+                self.hosts[host].off = true;
+                self.scrap_kernel(host);
+            }
+        }
+        // And takes the blocks of those that it has never heard of: they are started.
         let dead: BTreeSet<PeerId> = self.dead_members().collect();
         let unheard = |host: &Host| host.off && !host.stays_down && !dead.contains(&host.id);
         let unheard: Vec<usize> =

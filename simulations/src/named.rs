@@ -5,7 +5,7 @@ use ipnetwork::IpNetwork;
 use crate::scenario::Scenario;
 
 /// The names of scenarios that today's code passes.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 21] = [
     "default",
     "calm",
     "partition",
@@ -19,6 +19,9 @@ pub const NAMES: [&str; 18] = [
     "cut",
     "founders",
     "remove",
+    "removals",
+    "turnover",
+    "upheaval",
     "ranges",
     "restore",
     "lease",
@@ -57,7 +60,8 @@ impl Scenario {
         };
         everyday(name, all.clone(), calm.clone())
             .or_else(|| harsh(name, all.clone(), calm.clone()))
-            .or_else(|| machines(name, all, calm.clone()))
+            .or_else(|| machines(name, all.clone(), calm.clone()))
+            .or_else(|| mixed(name, all))
             .or_else(|| size(name, calm))
     }
 }
@@ -183,6 +187,49 @@ fn machines(name: &str, all: Scenario, calm: Scenario) -> Option<Scenario> {
             recycle: 0,
             wipe: 0,
             stays_down: 0,
+            ..all
+        },
+        _ => return None,
+    })
+}
+
+/// Several of these at once, in little space: each finds what none of them finds alone.
+fn mixed(name: &str, all: Scenario) -> Option<Scenario> {
+    Some(match name {
+        "removals" => Scenario {
+            remove: 1000,
+            recycle: 700,
+            partitions: 12,
+            crashes: 4,
+            ranges: ranges(&["10.32.0.0/26"]),
+            operations_per_minute: 240,
+            ..all
+        },
+        "turnover" => Scenario {
+            remove: 500,
+            range_add: 500,
+            recycle: 500,
+            leave: 500,
+            stays_down: 200,
+            partitions: 6,
+            flaps: 4,
+            suspensions: 4,
+            crashes: 4,
+            drift: 50,
+            ..all
+        },
+        "upheaval" => Scenario {
+            remove: 700,
+            restore: 300,
+            recycle: 300,
+            leave: 500,
+            wipe: 400,
+            partitions: 8,
+            crashes: 6,
+            disk_faults: 4,
+            disk_max: 100,
+            trouble_seconds: 20,
+            ranges: ranges(&["10.32.0.0/27"]),
             ..all
         },
         _ => return None,

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use mesh_ipam::council::Upheaval;
-use mesh_router::{Mutation, PeerId, Time, mutation};
+use mesh_ipam::council::{DECREE, Upheaval};
+use mesh_router::{Kind, Mutation, PeerId, Time, mutation};
 
 use super::Node;
 
@@ -102,7 +102,7 @@ impl Node {
         let waited = self.now.since(since);
         let others = || self.standing_members().len().saturating_sub(1);
         let over = if self.router.is_synced() {
-            !self.doubtful || waited >= COMPARE_OTHERS || self.router.greeted() >= others()
+            !self.doubtful || waited >= COMPARE_OTHERS || self.all_have_told()
         } else {
             // A disk that is surely as the last run left it is only asked about for a moment.
             let patience = match (self.doubtful, others() == 0) {
@@ -124,6 +124,25 @@ impl Node {
             self.comparing = None;
             self.write_doubt(false);
         }
+    }
+
+    /// Whether every other member has said what it knows, and none knows of later decrees: one may
+    /// have removed this host.
+    fn all_have_told(&self) -> bool {
+        let decrees = self.ipam.store().seen(DECREE);
+        let more = self.router.known_by_some(Kind::Ring, DECREE, decrees + 1);
+        !more && self.all_have_greeted()
+    }
+
+    /// Whether every other member has said what it knows. Others may have linked, too: somebody who
+    /// was removed, or is new.
+    pub(super) fn all_have_greeted(&self) -> bool {
+        let mut members = self.standing_members();
+        members.remove(&self.config.me);
+        self.router.greeted().for_each(|peer| {
+            members.remove(&peer);
+        });
+        members.is_empty()
     }
 
     /// When a host that compares goes on without having been told anything.

@@ -52,12 +52,12 @@ impl Node {
             }
             // With an old disk somebody who was not asked may know more: a member, too, that
             // joined after the disk's image was made and that nobody here has heard of.
-            let jumps = wrote || self.doubtful;
+            let jump = (wrote || self.doubtful).then_some(self.config.incarnation);
             self.recalling = false;
             self.write_doubt(false);
-            self.router.members_mut().end_recall(jumps);
-            self.ipam.store_mut().end_recall(jumps);
-            self.zone.store_mut().end_recall(jumps);
+            self.router.members_mut().end_recall(jump);
+            self.ipam.store_mut().end_recall(jump);
+            self.zone.store_mut().end_recall(jump);
             if wrote {
                 self.ipam.abstain();
             }
@@ -83,8 +83,7 @@ impl Node {
     /// another branch: that side may not have heard of them.
     fn waits_for_others(&self) -> bool {
         let waits = |since: Time| self.now.since(since) < COMPARE_OTHERS;
-        self.desk.forked.is_some_and(waits)
-            && self.router.greeted() + 1 < self.standing_members().len()
+        self.desk.forked.is_some_and(waits) && !self.all_have_greeted()
     }
 
     fn was_recalled(&self) -> bool {

@@ -89,7 +89,7 @@ impl World {
         self.store(teacher);
         let bytes = self.delta(teacher, &Cursor::default());
         host.absorb(&bytes).unwrap();
-        host.store_mut().end_recall(false);
+        host.store_mut().end_recall(None);
         host.refresh();
         self.disks.push(Disk::of(&host));
         self.hosts.push(host);

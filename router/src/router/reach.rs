@@ -31,9 +31,10 @@ impl Router {
         }
     }
 
-    /// How many linked peers have said what they know.
-    pub fn greeted(&self) -> usize {
-        self.neighbours.values().filter(|neighbour| neighbour.is_greeted()).count()
+    /// The linked peers that have said what they know.
+    pub fn greeted(&self) -> impl Iterator<Item = PeerId> {
+        let greeted = self.neighbours.values().filter(|neighbour| neighbour.is_greeted());
+        greeted.map(|neighbour| neighbour.up.peer)
     }
 
     /// The link to a peer.

@@ -59,7 +59,7 @@ impl Router {
                     self.pull_next(replicas, now);
                 }
             }
-            Frame::Synced { pull } => self.on_synced((link, pull), replicas, now),
+            Frame::Synced { pull, sure } => self.on_synced((link, pull, sure), replicas, now),
             Frame::Delta { kind, bytes } => {
                 return self.on_delta(link, (kind, &bytes), replicas, now);
             }
@@ -163,7 +163,12 @@ impl Router {
         }
     }
 
-    fn on_synced(&mut self, (link, pull): (LinkId, u64), replicas: &Replicas<'_>, now: Time) {
+    fn on_synced(
+        &mut self,
+        (link, pull, sure): (LinkId, u64, bool),
+        replicas: &Replicas<'_>,
+        now: Time,
+    ) {
         // An answer to an earlier question, since when this host has forgotten what it knew or has
         // begun to listen to somebody else, says nothing.
         if pull != self.pulls || self.pulling.is_none_or(|(from, _)| from != link) {
@@ -186,7 +191,8 @@ impl Router {
         if let Some(better) = better.filter(|_| !self.settled) {
             return self.pull(better, replicas, now);
         }
-        self.synced = true;
+        // Whoever may write all the same waits for one that is sure.
+        self.synced |= sure || !self.settled;
         if !self.settled && !self.tells {
             self.settle(now);
         }
@@ -275,7 +281,7 @@ impl Router {
             self.look_again();
         }
         self.pump_due = false;
-        let tells = self.tells_all();
+        let tells = self.tells_all().then_some(self.settled);
         let links: Vec<LinkId> = self.neighbours.keys().copied().collect();
         let mut made = Made::default();
         for link in links {

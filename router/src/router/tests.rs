@@ -343,6 +343,23 @@ fn hosts_that_are_not_settled_do_not_settle_each_other() {
 }
 
 #[test]
+fn whoever_may_write_all_the_same_waits_for_one_that_is_sure() {
+    let mut world = World::unsettled(&[1, 2, 3]);
+    world.settle(1);
+    world.settle(3);
+    world.host(1).router.ask_for_all();
+    // Its disk may be an old one.
+    world.host(2).router.tell_though_unsettled();
+    world.link(1, 2);
+    world.run(secs(5));
+    assert!(!world.hosts[&1].router.is_synced());
+    assert!(world.hosts[&2].router.is_synced(), "it was told by one that is");
+    world.link(1, 3);
+    world.run(secs(5));
+    assert!(world.hosts[&1].router.is_synced());
+}
+
+#[test]
 fn a_neighbour_that_never_answers_does_not_keep_the_others_from_being_asked() {
     let mut world = World::unsettled(&[1, 2, 3, 4]);
     world.lose_unsettled = true;
@@ -429,7 +446,7 @@ fn frames(world: &World) -> Vec<Vec<u8>> {
         Frame::Hello { vectors: vectors.clone(), founding: 0 },
         Frame::Heartbeat { digest: Digest::of(&vectors, world.hosts[&2].router.members()) },
         Frame::Want { vectors, pull: 1 },
-        Frame::Synced { pull: 1 },
+        Frame::Synced { pull: 1, sure: true },
         Frame::Unsettled { pull: 1 },
         Frame::Routed { from, to, hops_left: 3, payload: vec![1, 2, 3] },
         Frame::Have { names: [vec![(from, 1)], vec![(to, 7), (from, 2)], vec![]] },

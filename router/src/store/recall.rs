@@ -6,6 +6,9 @@ use crate::{Mutation, PeerId, mutation};
 /// How far the clock jumps after a recall. Chosen: more writes than a host makes between two
 /// exchanges with any peer.
 const RECALL_JUMP: u64 = 1 << 20;
+/// By how much more, at most, and in which steps: two recalls from one state do not jump alike.
+const SPREAD: u64 = 1 << 20;
+const SPREAD_STEP: u64 = 1 << 10;
 
 impl<R: Register> Store<R> {
     /// Begins taking own entries from others: a host that lost its disk, or may have an old one,
@@ -25,18 +28,21 @@ impl<R: Register> Store<R> {
         }
     }
 
-    /// Ends taking own entries from others. If this host `wrote` what it does not know for sure,
-    /// here or into another store of the mesh, its clock jumps, so that what it wrote and nobody
-    /// told it is not written a second time with other content; where keys have one writer, what it
-    /// was told is written anew, and what it was not told is gone everywhere.
-    pub fn end_recall(&mut self, wrote: bool) {
+    /// Ends taking own entries from others. If this host wrote what it does not know for sure,
+    /// here or into another store of the mesh, `jump` is a number that this process drew: the
+    /// clock jumps by a span that depends on it, so that what it wrote and nobody told it is not
+    /// written a second time with other content; where keys have one writer, what it was told is
+    /// written anew, and what it was not told is gone everywhere.
+    pub fn end_recall(&mut self, jump: Option<u64>) {
         if !std::mem::take(&mut self.recalling) {
             return;
         }
         self.moves_all();
         self.settle_base();
-        if wrote {
-            let jump = if mutation::on(Mutation::RecallWithoutJump) { 0 } else { RECALL_JUMP };
+        if let Some(number) = jump {
+            let more = number % (SPREAD / SPREAD_STEP) * SPREAD_STEP;
+            let without = mutation::on(Mutation::RecallWithoutJump);
+            let jump = if without { 0 } else { RECALL_JUMP + more };
             self.cover(self.me, self.clock + jump);
             if R::SINGLE_WRITER {
                 self.write_anew();

@@ -274,7 +274,7 @@ fn own_entries_are_taken_from_others_only_while_recalling() {
     assert!(lost.is_empty(), "our own store is the truth about us");
     lost.begin_recall();
     assert_eq!(lost.apply(&told), Ok(true));
-    lost.end_recall(true);
+    lost.end_recall(Some(7));
     assert_eq!(lost.len(), 5);
     let dot = lost.write((peer(1), 0), None);
     assert!(dot.counter > 5 + 1000, "a write that nobody told us of is not written again");
@@ -349,7 +349,7 @@ fn after_a_recall_from_a_peer_that_lagged_all_are_equal() {
     let mut lost = Store::new(peer(1));
     lost.begin_recall();
     sync(&lagging, &mut lost, usize::MAX);
-    lost.end_recall(true);
+    lost.end_recall(Some(7));
     lost.mark_durable(lost.own_counter());
     sync(&lost, &mut lagging, 1);
     sync(&lost, &mut current, 1);
