@@ -49,6 +49,17 @@ impl Digest {
     }
 }
 
+/// What the word of a host is worth that it has told everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Word {
+    /// It was told by somebody whose disk may be an old one; maybe by whoever asks.
+    Hearsay,
+    /// It is what was on its disk, which may be an old one.
+    Disk,
+    /// It is settled.
+    Settled,
+}
+
 /// A message between neighbours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Frame {
@@ -75,9 +86,8 @@ pub enum Frame {
     Synced {
         /// The number of the `Want` that this answers.
         pull: u64,
-        /// Whether the sender is settled. Else its disk may be an old one, and this all that it
-        /// held.
-        sure: bool,
+        /// What that is worth.
+        word: Word,
     },
     /// Entries.
     Delta {

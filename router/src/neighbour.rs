@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::{
     PeerId, Time,
-    frame::{Digest, Frame, Names},
+    frame::{Digest, Frame, Names, Word},
     link::LinkUp,
     member::{self, Members},
     replica::{Intervals, Kind, Replica, Source},
@@ -201,13 +201,13 @@ impl Neighbour {
 
     /// The next frame of replication for it, most urgent first; `None` when it has all that it
     /// should get over this link, or the link is full. Unless it is behind, it may lack something
-    /// of the fresh origins only. `tells` is whether this host may say that it has told all, and
-    /// whether it is sure of that.
+    /// of the fresh origins only. `tells` is what its word is worth that it has told all, if it
+    /// may say so.
     pub(crate) fn next_frame(
         &mut self,
         members: &Members,
         replicas: &Replicas<'_>,
-        (tells, fresh): (Option<bool>, &[Vec<PeerId>; Kind::COUNT]),
+        (tells, fresh): (Option<Word>, &[Vec<PeerId>; Kind::COUNT]),
         made: &mut Made,
     ) -> Option<Vec<u8>> {
         if !self.greeted || self.in_flight >= WINDOW_BYTES {
@@ -221,7 +221,7 @@ impl Neighbour {
             }
         }
         // Who has yet to learn what it once wrote itself cannot say that it has told everything.
-        let sure = tells.filter(|_| self.serving.is_some())?;
+        let word = tells.filter(|_| self.serving.is_some())?;
         let sources = replicas.sources(members);
         let complete_at = *self.complete_at.get_or_insert(sources.map(Source::own_counter));
         let me = members.me();
@@ -233,7 +233,7 @@ impl Neighbour {
         self.cursors.iter().zip(sources).zip(complete_at).all(sent).then(|| {
             let pull = self.serving.take().unwrap_or_default();
             self.complete_at = None;
-            Frame::Synced { pull, sure }.encode()
+            Frame::Synced { pull, word }.encode()
         })
     }
 

@@ -27,7 +27,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     PeerId, Time,
     dialer::{Call, Callee, Dialer},
-    frame::{Frame, Names},
+    frame::{Frame, Names, Word},
     link::{DialError, LinkId, LinkUp},
     member::{self, Info, MemberKey, MemberValue, Members},
     neighbour::{HEARTBEAT, Neighbour, Replicas, SILENCE_MAX, WINDOW_BYTES},
@@ -145,8 +145,10 @@ pub struct Router {
     settled: bool,
     /// Whether it tells all that it knows although it is not settled: its disk may only be old.
     tells: bool,
-    /// Whether a peer has told everything since this was last asked for.
-    synced: bool,
+    /// What the best word is worth of those that have told everything since that was asked for.
+    synced: Option<Word>,
+    /// Whether this host was settled by one that was not.
+    hearsay: bool,
     reach_at: Option<Time>,
     /// How often links or membership changed.
     generation: u64,
@@ -191,7 +193,8 @@ impl Router {
             told_by: BTreeSet::new(),
             settled: false,
             tells: false,
-            synced: true,
+            synced: Some(Word::Settled),
+            hearsay: false,
             reach_at: None,
             generation: 0,
             described: false,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mesh_ipam::council::{DECREE, Upheaval};
-use mesh_router::{Kind, Mutation, PeerId, Time, mutation};
+use mesh_router::{Kind, Mutation, PeerId, Time, frame::Word, mutation};
 
 use super::Node;
 
@@ -101,8 +101,12 @@ impl Node {
         let Some(since) = self.comparing else { return };
         let waited = self.now.since(since);
         let others = || self.standing_members().len().saturating_sub(1);
-        let over = if self.router.is_synced() {
-            !self.doubtful || waited >= COMPARE_OTHERS || self.all_have_told()
+        let word = self.router.told_word();
+        // Somebody new may have been told by this host itself.
+        let over = if word.is_some() && self.doubtful {
+            word > Some(Word::Hearsay) && waited >= COMPARE_OTHERS || self.all_have_told()
+        } else if word == Some(Word::Settled) {
+            true
         } else {
             // A disk that is surely as the last run left it is only asked about for a moment.
             let patience = match (self.doubtful, others() == 0) {
@@ -122,6 +126,7 @@ impl Node {
             self.end_recall();
         } else if over && !self.recalling {
             self.comparing = None;
+            self.router.stop_asking();
             self.write_doubt(false);
         }
     }

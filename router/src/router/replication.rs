@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Effect, Router};
 use crate::{
     PeerId, Time,
-    frame::{Digest, Frame},
+    frame::{Digest, Frame, Word},
     link::LinkId,
     member::MemberKey,
     neighbour::{Made, Neighbour, Replicas},
@@ -59,7 +59,7 @@ impl Router {
                     self.pull_next(replicas, now);
                 }
             }
-            Frame::Synced { pull, sure } => self.on_synced((link, pull, sure), replicas, now),
+            Frame::Synced { pull, word } => self.on_synced((link, pull, word), replicas, now),
             Frame::Delta { kind, bytes } => {
                 return self.on_delta(link, (kind, &bytes), replicas, now);
             }
@@ -96,7 +96,7 @@ impl Router {
         }
         if self.tells && !self.settled {
             // It is asked, too.
-            self.synced = false;
+            self.synced = None;
         } else if self.settled {
             let peer = self.neighbour(link).up.peer;
             self.effects.push_back(Effect::Behind { peer });
@@ -121,7 +121,7 @@ impl Router {
     /// Asks a neighbour, if it has something else. Who is not settled asks even its equal: only a
     /// peer that is settled will say that this is all. Its equal may have lost as much.
     fn ask_if(&mut self, differs: bool, link: LinkId, replicas: &Replicas<'_>, now: Time) {
-        let told = self.settled && self.synced;
+        let told = self.word() == Word::Settled;
         if (differs || !told) && self.may_pull(link, now) {
             self.pull(link, replicas, now);
         }
@@ -165,7 +165,7 @@ impl Router {
 
     fn on_synced(
         &mut self,
-        (link, pull, sure): (LinkId, u64, bool),
+        (link, pull, word): (LinkId, u64, Word),
         replicas: &Replicas<'_>,
         now: Time,
     ) {
@@ -175,7 +175,11 @@ impl Router {
             return;
         }
         self.pulling = None;
-        self.passed_over.clear();
+        if word == Word::Settled {
+            self.passed_over.clear();
+        } else {
+            self.passed_over.insert(link);
+        }
         // Another may know more of this host's own writes than the one that was asked.
         let ours = self.own_counters(replicas);
         let knows_more = |n: &Neighbour| {
@@ -191,9 +195,10 @@ impl Router {
         if let Some(better) = better.filter(|_| !self.settled) {
             return self.pull(better, replicas, now);
         }
-        // Whoever may write all the same waits for one that is sure.
-        self.synced |= sure || !self.settled;
+        self.synced = self.synced.max(Some(word));
+        self.hearsay &= word != Word::Settled;
         if !self.settled && !self.tells {
+            self.hearsay = word != Word::Settled;
             self.settle(now);
         }
     }
@@ -281,7 +286,7 @@ impl Router {
             self.look_again();
         }
         self.pump_due = false;
-        let tells = self.tells_all().then_some(self.settled);
+        let tells = self.tells_all().then(|| self.word());
         let links: Vec<LinkId> = self.neighbours.keys().copied().collect();
         let mut made = Made::default();
         for link in links {

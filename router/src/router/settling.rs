@@ -1,7 +1,7 @@
 //! Whether this host may write yet, and whether it has been told all that happened.
 
 use super::Router;
-use crate::{PeerId, Time, told::Told};
+use crate::{PeerId, Time, frame::Word, told::Told};
 
 impl Router {
     /// Whether this host may write.
@@ -31,12 +31,27 @@ impl Router {
 
     /// Asks the first peer that is linked for everything, though this host may write meanwhile.
     pub fn ask_for_all(&mut self) {
-        self.synced = false;
+        self.synced = None;
     }
 
-    /// Whether a peer has told everything since [`Router::ask_for_all`].
-    pub fn is_synced(&self) -> bool {
+    /// Whether a peer has told everything since [`Router::ask_for_all`], and what its word is
+    /// worth.
+    pub fn told_word(&self) -> Option<Word> {
         self.synced
+    }
+
+    /// What this host's own word is worth.
+    pub(super) fn word(&self) -> Word {
+        match self.settled && self.synced == Some(Word::Settled) {
+            _ if self.hearsay => Word::Hearsay,
+            true => Word::Settled,
+            false => Word::Disk,
+        }
+    }
+
+    /// This host asks no longer what happened: its word counts.
+    pub fn stop_asking(&mut self) {
+        self.synced = Some(Word::Settled);
     }
 
     /// The peers that have told all that they know.
@@ -51,6 +66,7 @@ impl Router {
         self.passed_over.clear();
         self.told_by.clear();
         self.tells = false;
+        self.hearsay = false;
         self.reach_at = None;
         // A replica may have been thrown away: its revisions begin anew.
         self.told = Told::default();

@@ -343,20 +343,27 @@ fn hosts_that_are_not_settled_do_not_settle_each_other() {
 }
 
 #[test]
-fn whoever_may_write_all_the_same_waits_for_one_that_is_sure() {
-    let mut world = World::unsettled(&[1, 2, 3]);
-    world.settle(1);
-    world.settle(3);
+fn a_host_says_what_its_word_is_worth() {
+    let mut world = World::unsettled(&[1, 2, 3, 4]);
+    for n in [1, 4] {
+        world.settle(n);
+    }
     world.host(1).router.ask_for_all();
-    // Its disk may be an old one.
+    // Its disk may be an old one, and the third knows what that one has told.
     world.host(2).router.tell_though_unsettled();
-    world.link(1, 2);
+    world.link(2, 3);
     world.run(secs(5));
-    assert!(!world.hosts[&1].router.is_synced());
-    assert!(world.hosts[&2].router.is_synced(), "it was told by one that is");
+    assert!(world.hosts[&3].router.is_settled());
     world.link(1, 3);
     world.run(secs(5));
-    assert!(world.hosts[&1].router.is_synced());
+    let word = |world: &World, n: u8| world.hosts[&n].router.told_word();
+    assert_eq!(word(&world, 1), Some(Word::Hearsay));
+    world.link(1, 2);
+    world.run(secs(5));
+    assert_eq!(word(&world, 1), Some(Word::Disk));
+    world.link(3, 4);
+    world.run(secs(30));
+    assert_eq!(word(&world, 1), Some(Word::Settled), "the third was told by one that is sure");
 }
 
 #[test]
@@ -446,7 +453,7 @@ fn frames(world: &World) -> Vec<Vec<u8>> {
         Frame::Hello { vectors: vectors.clone(), founding: 0 },
         Frame::Heartbeat { digest: Digest::of(&vectors, world.hosts[&2].router.members()) },
         Frame::Want { vectors, pull: 1 },
-        Frame::Synced { pull: 1, sure: true },
+        Frame::Synced { pull: 1, word: Word::Settled },
         Frame::Unsettled { pull: 1 },
         Frame::Routed { from, to, hops_left: 3, payload: vec![1, 2, 3] },
         Frame::Have { names: [vec![(from, 1)], vec![(to, 7), (from, 2)], vec![]] },

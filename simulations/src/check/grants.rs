@@ -108,6 +108,12 @@ mod tests {
         let told = |from| Frame::Routed { from, to, hops_left: 1, payload: payload.clone() };
         assert!(durable(&host, &told(host.id).encode()).is_err());
         assert!(durable(&host, &told(to).encode()).is_ok(), "it only passes it on");
-        assert!(durable(&host, &Frame::Synced { pull: 1, sure: true }.encode()).is_ok());
+        assert!(
+            durable(
+                &host,
+                &Frame::Synced { pull: 1, word: mesh_router::frame::Word::Settled }.encode()
+            )
+            .is_ok()
+        );
     }
 }
