@@ -126,7 +126,6 @@ impl Node {
             self.end_recall();
         } else if over && !self.recalling {
             self.comparing = None;
-            self.router.stop_asking();
             self.write_doubt(false);
         }
     }

@@ -121,7 +121,7 @@ impl Router {
     /// Asks a neighbour, if it has something else. Who is not settled asks even its equal: only a
     /// peer that is settled will say that this is all. Its equal may have lost as much.
     fn ask_if(&mut self, differs: bool, link: LinkId, replicas: &Replicas<'_>, now: Time) {
-        let told = self.word() == Word::Settled;
+        let told = self.word() == Word::Settled && self.synced == Some(Word::Settled);
         if (differs || !told) && self.may_pull(link, now) {
             self.pull(link, replicas, now);
         }

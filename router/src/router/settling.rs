@@ -42,16 +42,11 @@ impl Router {
 
     /// What this host's own word is worth.
     pub(super) fn word(&self) -> Word {
-        match self.settled && self.synced == Some(Word::Settled) {
+        match self.settled {
             _ if self.hearsay => Word::Hearsay,
             true => Word::Settled,
             false => Word::Disk,
         }
-    }
-
-    /// This host asks no longer what happened: its word counts.
-    pub fn stop_asking(&mut self) {
-        self.synced = Some(Word::Settled);
     }
 
     /// The peers that have told all that they know.
