@@ -236,7 +236,7 @@ impl Ipam {
 
     fn on_granted(&mut self, from: PeerId, id: u64, block: Block, now: Time) {
         self.space.asked.granted(from, id, block);
-        if let Some((_, ask)) = self.space.asked(from, id) {
+        if let Some((_, ask)) = self.space.ask_of(from, id) {
             ask.granted = Some(block);
             ask.due = now + TRY;
             self.settle();
@@ -245,7 +245,7 @@ impl Ipam {
 
     fn on_refused(&mut self, from: PeerId, id: u64, reason: SpaceRefusal, now: Time) {
         self.space.asked.refused(from, id);
-        let Some((wanted, ask)) = self.space.asked(from, id) else { return };
+        let Some((wanted, ask)) = self.space.ask_of(from, id) else { return };
         ask.donor = None;
         ask.last = Some((from, reason.clone()));
         ask.due = Time::ZERO;
@@ -480,7 +480,7 @@ pub(crate) fn words(holder: &Holder) -> String {
 
 impl Space {
     /// The request that this peer was asked with this number.
-    fn asked(&mut self, from: PeerId, id: u64) -> Option<(Wanted, &mut Ask)> {
+    fn ask_of(&mut self, from: PeerId, id: u64) -> Option<(Wanted, &mut Ask)> {
         let mut asks = self.asks.iter_mut();
         let (wanted, ask) = asks.find(|(_, ask)| ask.id == id && ask.donor == Some(from))?;
         Some((*wanted, ask))

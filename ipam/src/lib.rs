@@ -13,7 +13,8 @@
 //! * [`block`]: CIDR prefixes; `intervals`: sets of addresses.
 //! * [`ring`]: the replicated entries; [`view`]: what they say, and why a partial copy is safe.
 //! * [`held`], [`pool`], [`allocate`]: who holds what here, what is free, giving and taking back.
-//! * [`space`], [`ask`], `donor`: asking peers for space ahead of need, and answering.
+//! * [`space`], [`ask`], `donor`: asking peers for space ahead of need, and answering. `asked`: who
+//!   may still answer.
 //! * [`council`]: what the mesh decides together, by Paxos.
 #![forbid(unsafe_code)]
 

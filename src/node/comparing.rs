@@ -1,7 +1,7 @@
 //! A host whose own picture of the mesh may be worth nothing: its disk may be an old one, or it was
 //! removed while it was away. It asks the others before it serves, and is told anew what it lacks.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use mesh_ipam::council::{DECREE, Upheaval};
 use mesh_router::{Kind, Mutation, PeerId, Time, frame::Word, mutation};
@@ -141,12 +141,8 @@ impl Node {
     /// Whether every other member has said what it knows. Others may have linked, too: somebody who
     /// was removed, or is new.
     pub(super) fn all_have_greeted(&self) -> bool {
-        let mut members = self.standing_members();
-        members.remove(&self.config.me);
-        self.router.greeted().for_each(|peer| {
-            members.remove(&peer);
-        });
-        members.is_empty()
+        let greeted: BTreeSet<PeerId> = self.router.greeted().chain([self.config.me]).collect();
+        self.standing_members().is_subset(&greeted)
     }
 
     /// When a host that compares goes on without having been told anything.

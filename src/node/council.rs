@@ -55,7 +55,7 @@ pub(super) struct Desk {
     /// Removals that wait until those they name are surely silent.
     pub(super) removals: Vec<Removal>,
     /// The removal that nobody asked for: a lease ran out, or somebody removed owns something.
-    pub(super) expired: Option<(WishId, BTreeSet<PeerId>)>,
+    pub(super) unasked: Option<(WishId, BTreeSet<PeerId>)>,
     /// Since when somebody who was removed owns something.
     pub(super) left_over_since: Option<Time>,
     pub(super) review_at: Time,
@@ -183,7 +183,7 @@ impl Node {
             self.drive_council();
         }
         self.progress_removals();
-        self.settle_expired();
+        self.settle_unasked();
         self.settle_pending();
         self.announce_epoch();
     }

@@ -16,10 +16,6 @@ use mesh_router::{Mutation, PeerId, Time, mutation};
 
 use super::{Node, peers::PeerMessage};
 
-/// How long a removed host owns something before that is taken back, too. Chosen: the ring takes
-/// less to go round.
-const LEFT_OVER: Duration = Duration::from_secs(10);
-
 /// What was asked and answered.
 #[derive(Debug, Default)]
 pub(super) struct Lease {
@@ -125,46 +121,15 @@ impl Node {
         self.config.lease.map_or(0, |lease| u32::try_from(lease.as_secs()).unwrap_or(u32::MAX))
     }
 
-    /// Removes who was away for longer than the lease, if there is one, and who was removed and
-    /// owns something all the same. The reachable elector with the smallest id does.
-    pub(super) fn remove_gone(&mut self, electors: &BTreeSet<PeerId>) {
+    /// Members that were away for longer than the lease, if there is one.
+    pub(super) fn expired(&self) -> BTreeSet<PeerId> {
         let lease = Duration::from_secs(self.ipam.epoch().lease_seconds.into());
-        let me = self.config.me;
-        let mut gone = BTreeSet::new();
-        if !lease.is_zero() {
-            gone = self.absent.longer_than(lease, self.now);
-            gone.retain(|peer| self.desk.members.contains(peer));
+        if lease.is_zero() {
+            return BTreeSet::new();
         }
-        gone.extend(self.left_over());
-        if let Some((wish, peers)) = &self.desk.expired {
-            if *peers == gone {
-                return;
-            }
-            self.ipam.withdraw(*wish);
-            self.ipam.give_up_proposal();
-            self.desk.expired = None;
-        }
-        let first = electors.iter().find(|peer| **peer == me || self.desk.reachable.contains(peer));
-        if !gone.is_empty() && first == Some(&me) {
-            let names = self.names(&gone);
-            self.notice(true, format!("{names} is gone for good: taking the blocks back"));
-            self.desk.expired = Some((self.ipam.wish_removal(&gone, false), gone));
-        }
-    }
-
-    /// Peers that were removed, are not back, and own something: a grant to them that was not known
-    /// where they were removed by force, or more than fitted into one decree. Once that has been so
-    /// for a while: the ring may be on its way.
-    fn left_over(&mut self) -> BTreeSet<PeerId> {
-        let mut left_over = self.ipam.removed();
-        left_over
-            .retain(|peer| self.ipam.owns_anything(*peer) && !self.desk.reachable.contains(peer));
-        if left_over.is_empty() {
-            self.desk.left_over_since = None;
-            return left_over;
-        }
-        let since = *self.desk.left_over_since.get_or_insert(self.now);
-        if self.now.since(since) < LEFT_OVER { BTreeSet::new() } else { left_over }
+        let mut gone = self.absent.longer_than(lease, self.now);
+        gone.retain(|peer| self.desk.members.contains(peer));
+        gone
     }
 
     /// With a lease, and cut off for more than half of it: the lease, in seconds, and since when.
@@ -206,15 +171,5 @@ impl Node {
                 seconds / 2
             )
         })
-    }
-
-    /// A lease that has run out is carried out once: whoever is back since then stays.
-    pub(super) fn settle_expired(&mut self) {
-        let Some((wish, peers)) = self.desk.expired.take() else { return };
-        if self.ipam.is_granted(wish) == Some(false) {
-            self.desk.expired = Some((wish, peers));
-        } else {
-            self.ipam.withdraw(wish);
-        }
     }
 }

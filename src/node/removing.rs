@@ -1,4 +1,4 @@
-//! Removals on their way to the council: nobody is removed who answers.
+//! Removals on their way to the council, asked for or not: nobody is removed who answers.
 //!
 //! The links to a host that died count as up for some seconds more. So whoever is to be removed and
 //! seems to be there is asked: an answer refuses the removal, also one that comes late, as long as
@@ -24,6 +24,10 @@ const REMOVED_MAX: usize = 256;
 const SILENCE: Duration = Duration::from_secs(1);
 /// How often it is asked meanwhile.
 const ASK_EVERY: Duration = Duration::from_millis(300);
+
+/// How long a removed host owns something before that is taken back, too. Chosen: the ring takes
+/// less to go round.
+const LEFT_OVER: Duration = Duration::from_secs(10);
 
 /// A removal that somebody asked for.
 #[derive(Debug)]
@@ -170,5 +174,61 @@ impl Node {
         let text = format!("{} is alive: it {why}", self.router.name_of(peer));
         let hint = "run `meshctl leave` on it, or stop its meshd first";
         Refusal::new(Code::Conflict, text, hint)
+    }
+
+    /// Removes, unasked, who was away for longer than the lease, and who was removed and owns
+    /// something all the same. The reachable elector with the smallest id does.
+    pub(super) fn remove_gone(&mut self, electors: &BTreeSet<PeerId>) {
+        let (expired, left_over) = (self.expired(), self.left_over());
+        let gone: BTreeSet<PeerId> = expired.union(&left_over).copied().collect();
+        if let Some((wish, peers)) = &self.desk.unasked {
+            if *peers == gone {
+                return;
+            }
+            self.ipam.withdraw(*wish);
+            self.ipam.give_up_proposal();
+            self.desk.unasked = None;
+        }
+        let me = self.config.me;
+        let first = electors.iter().find(|peer| **peer == me || self.desk.reachable.contains(peer));
+        if gone.is_empty() || first != Some(&me) {
+            return;
+        }
+        if !expired.is_empty() {
+            let names = self.names(&expired);
+            self.notice(true, format!("the lease of {names} has run out: taking the blocks back"));
+        }
+        if !left_over.is_empty() {
+            let names = self.names(&left_over);
+            let text =
+                format!("{names} was removed and owns blocks all the same: taking them back");
+            self.notice(true, text);
+        }
+        self.desk.unasked = Some((self.ipam.wish_removal(&gone, false), gone));
+    }
+
+    /// Peers that were removed, are not back, and own something: a grant to them that was not known
+    /// where they were removed by force, or more than fitted into one decree. Once that has been so
+    /// for a while: the ring may be on its way.
+    fn left_over(&mut self) -> BTreeSet<PeerId> {
+        let mut left_over = self.ipam.removed();
+        left_over
+            .retain(|peer| self.ipam.owns_anything(*peer) && !self.desk.reachable.contains(peer));
+        if left_over.is_empty() {
+            self.desk.left_over_since = None;
+            return left_over;
+        }
+        let since = *self.desk.left_over_since.get_or_insert(self.now);
+        if self.now.since(since) < LEFT_OVER { BTreeSet::new() } else { left_over }
+    }
+
+    /// A removal that nobody asked for is carried out once: whoever is back since then stays.
+    pub(super) fn settle_unasked(&mut self) {
+        let Some((wish, peers)) = self.desk.unasked.take() else { return };
+        if self.ipam.is_granted(wish) == Some(false) {
+            self.desk.unasked = Some((wish, peers));
+        } else {
+            self.ipam.withdraw(wish);
+        }
     }
 }

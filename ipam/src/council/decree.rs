@@ -166,9 +166,9 @@ impl Ipam {
         }
     }
 
-    /// The blocks in whose place others' may come that say what an entry of a removed peer says:
-    /// the entry itself, if its first address is theirs. Else its key is another's to write, who
-    /// may do so meanwhile: then those that make up what nothing inside it says.
+    /// The blocks to be written so that an entry of a removed peer is taken over: its own, if its
+    /// first address is theirs. Else that entry is somebody else's to write, who may do so
+    /// meanwhile: then the blocks that make up what no entry inside it speaks of.
     fn shown_of(&self, block: Block, removed: &BTreeSet<PeerId>) -> Vec<Block> {
         match self.owner(block.first()) {
             Owner::Peer(peer) if !removed.contains(&peer) => {
@@ -180,8 +180,7 @@ impl Ipam {
         }
     }
 
-    /// The largest blocks inside one that has entries inside about which none of these says
-    /// anything.
+    /// Of a block that has entries inside: the largest blocks of which none of these speaks.
     fn show_gaps(&self, block: Block, shown: &mut Vec<Block>) {
         let Some((first, second)) = block.halves() else { return };
         for half in [first, second] {
