@@ -309,7 +309,12 @@ impl World {
         }
         match (request, reply) {
             (Request::Init { .. } | Request::Found { .. }, _) => self.founded = true,
-            (Request::PeerRemove { .. }, Reply::Removed(removed)) => self.removed(&removed.peers),
+            (Request::PeerRemove { force, .. }, Reply::Removed(removed)) => {
+                // A range that nobody but the dead had heard of is gone with them.
+                let known = |host: &Host| check::ownership::ranges_known(host) > 1;
+                self.widened &= !force || self.hosts.iter().any(known);
+                self.removed(&removed.peers);
+            }
             (Request::RangeAdd(_), _) => self.widened = true,
             (Request::Attach(request), Reply::Attached(attachment)) => {
                 self.attached(host, *request, attachment);

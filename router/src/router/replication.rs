@@ -121,10 +121,14 @@ impl Router {
     /// Asks a neighbour, if it has something else. Who is not settled asks even its equal: only a
     /// peer that is settled will say that this is all. Its equal may have lost as much.
     fn ask_if(&mut self, differs: bool, link: LinkId, replicas: &Replicas<'_>, now: Time) {
-        let told = self.word() == Word::Settled && self.synced == Some(Word::Settled);
-        if (differs || !told) && self.may_pull(link, now) {
+        if (differs || !self.was_told_all()) && self.may_pull(link, now) {
             self.pull(link, replicas, now);
         }
+    }
+
+    /// Whether this host knows that it has been told all that there was.
+    fn was_told_all(&self) -> bool {
+        self.word() == Word::Settled && self.synced == Some(Word::Settled)
     }
 
     /// Asks a neighbour for all that this host lacks.
@@ -138,7 +142,8 @@ impl Router {
     }
 
     /// Whether this neighbour may be asked for all that we lack: one at a time. Whoever did not
-    /// tell it in time lets the others have their turn; its answer counts until one has it.
+    /// tell it in time lets the others have their turn, if we want anything of them; its answer
+    /// counts until one has it.
     fn may_pull(&mut self, link: LinkId, now: Time) -> bool {
         if let Some((last, until)) = self.pulling {
             if until > now {
@@ -146,8 +151,12 @@ impl Router {
             }
             self.passed_over.insert(last);
         }
-        let all = self.neighbours.keys().all(|link| self.passed_over.contains(link));
-        if all && self.round_at + ROUND_MIN <= now {
+        let told_all = self.was_told_all();
+        let mut neighbours = self.neighbours.iter();
+        let done = neighbours.all(|(link, neighbour)| {
+            self.passed_over.contains(link) || (told_all && neighbour.mismatches == 0)
+        });
+        if done && self.round_at + ROUND_MIN <= now {
             self.passed_over.clear();
             self.round_at = now;
         }

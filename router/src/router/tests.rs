@@ -379,6 +379,26 @@ fn a_neighbour_that_never_answers_does_not_keep_the_others_from_being_asked() {
 }
 
 #[test]
+fn a_neighbour_that_could_not_tell_all_is_asked_again_though_the_others_have_nothing_new() {
+    let mut world = World::unsettled(&[1, 2, 3]);
+    world.settle(1);
+    world.settle(2);
+    world.link(1, 2);
+    world.run(secs(3));
+    world.host(3).router.tell_though_unsettled();
+    world.link(3, 1);
+    world.run(secs(3));
+    world.settle(3);
+    world.run(secs(3));
+    world.lose_deltas = 1;
+    world.host(3).write(1, 10);
+    world.deliver();
+    assert!(world.hosts[&1].zone.is_empty(), "it was lost");
+    world.run(secs(4));
+    world.assert_equal("after a lost delta");
+}
+
+#[test]
 fn among_many_that_are_not_settled_the_one_that_is_is_found_soon() {
     let numbers: Vec<u8> = (1..=12).collect();
     let mut world = World::unsettled(&numbers);

@@ -46,18 +46,20 @@ fn overlap(a: &[Block], b: &[Block]) -> Option<(Block, Block)> {
     None
 }
 
+/// How many IPv4 ranges of the mesh a node knows.
+pub(crate) fn ranges_known(host: &Host) -> usize {
+    host.node.ipam().ranges().iter().filter(|range| range.first().is_ipv4()).count()
+}
+
 /// Every node knows all IPv4 ranges of the mesh.
 pub(crate) fn ranges(hosts: &[Host], least: usize) -> Result<(), Violation> {
-    let known = |host: &Host| {
-        host.node.ipam().ranges().iter().filter(|range| range.first().is_ipv4()).count()
-    };
     let members = || hosts.iter().filter(|host| host.is_member());
     // One may have been added although whoever asked for it was not told so.
-    let most = members().map(known).max().unwrap_or(least).max(least);
-    match members().find(|host| known(host) != most) {
+    let most = members().map(ranges_known).max().unwrap_or(least).max(least);
+    match members().find(|host| ranges_known(host) != most) {
         None => Ok(()),
         Some(host) => {
-            let text = format!("h{} knows {} ranges, not {most}", host.index, known(host));
+            let text = format!("h{} knows {} ranges, not {most}", host.index, ranges_known(host));
             Err(Violation::new("ownership", text))
         }
     }
