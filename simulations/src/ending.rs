@@ -118,9 +118,10 @@ impl World {
 
     fn have_dead_removed(&mut self, force: bool) {
         let by = self.dice.index(self.hosts.len());
-        // Two who force the same thing at once would both take the blocks: one does.
-        let serves = |host: &Host| host.is_member() && host.node.is_ready();
-        let first = self.hosts.iter().position(serves).filter(|_| force);
+        // Two who force the same thing at once would both take the blocks: one does, who may have
+        // no lease any more.
+        let can = |host: &Host| host.is_member() && host.node.router().is_settled();
+        let first = self.hosts.iter().position(can).filter(|_| force);
         // Who forces makes sure first that those who do not answer are off, containers and all.
         for host in 0..self.hosts.len() {
             if force && self.hosts[host].stays_down && !self.hosts[host].off {

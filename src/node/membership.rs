@@ -1,11 +1,15 @@
 //! Init and join: how a host becomes a member of a mesh. `leaving` is how it stops being one.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use mesh_ipam::{Block, Wanted, ring::RANGES_MAX};
 use mesh_router::{
-    MeshId, Mutation, Time,
+    MeshId, Mutation, PeerId, Time,
     link::LinkUp,
     member::{self, ENDPOINTS_MAX, Info},
     mutation,
@@ -314,6 +318,16 @@ impl Node {
         let why = self.founding_words().or_else(|| self.comparing_words());
         if let Some(why) = why.or_else(|| self.leave_words()) {
             return why;
+        }
+        if self.router.is_hearsay() {
+            let greeted: BTreeSet<PeerId> = self.router.greeted().collect();
+            let silent = &self.standing_members() - &greeted;
+            return format!(
+                "those who told what was lost here may have old disks themselves: waiting for one \
+                 that has compared its own, or for {} (if these are gone for good, start one that \
+                 surely has its last disk with --serve-alone)",
+                self.names(&silent)
+            );
         }
         match (&self.joining, &self.recall_reason) {
             (Some(joining), _) => format!("waiting for a host of the mesh: {}", joining.why()),

@@ -10,15 +10,19 @@ use super::{Node, comparing::COMPARE_OTHERS, event::Output};
 impl Node {
     /// After a restart: a member goes on being one.
     pub(super) fn resume(&mut self, now: Time) {
-        self.ipam.refresh();
-        let Some(credentials) = self.mesh.clone() else { return };
+        let Some(credentials) = self.mesh.clone() else { return self.ipam.refresh() };
         self.outputs.push_back(Output::Membership(Some(credentials)));
-        if self.remembers {
-            self.begin_comparing(now);
-        } else {
+        let told_anew = !self.remembers;
+        if told_anew {
             // It may be the image of a host that was being told, and has written since.
             self.write_doubt(!self.config.trusted_disk || self.doubtful);
             self.begin_recall();
+        } else {
+            self.begin_comparing(now);
+        }
+        // Only now: it retires what is needless, unless that is an old disk's.
+        self.ipam.refresh();
+        if told_anew {
             self.resume_founding();
         }
         self.outputs.extend(self.zone.snapshot().map(Output::Zone));
@@ -79,11 +83,12 @@ impl Node {
         }
     }
 
-    /// Whether others may know writes of this host that those do not who told it the ring of
-    /// another branch: that side may not have heard of them.
+    /// Whether others may know writes of this host that those do not who told it: these may have
+    /// old disks themselves, or are of another branch, whose side may not have heard of them.
     fn waits_for_others(&self) -> bool {
         let waits = |since: Time| self.now.since(since) < COMPARE_OTHERS;
-        self.desk.forked.is_some_and(waits) && !self.all_have_greeted()
+        let doubtful = self.router.is_hearsay() || self.desk.forked.is_some_and(waits);
+        doubtful && !self.all_have_greeted()
     }
 
     fn was_recalled(&self) -> bool {

@@ -50,14 +50,15 @@ fn credentials() -> Credentials {
     Credentials { mesh: MeshId::new([9; 16]), secret: Secret([7; 32]) }
 }
 
+fn rows(disk: &BTreeMap<(Table, Vec<u8>), Vec<u8>>) -> Vec<Row> {
+    let rows = disk.iter();
+    rows.map(|((table, key), value)| Row { table: *table, key: key.clone(), value: value.clone() })
+        .collect()
+}
+
 impl Host {
     fn start(disk: BTreeMap<(Table, Vec<u8>), Vec<u8>>) -> Self {
-        let rows = disk.iter().map(|((table, key), value)| Row {
-            table: *table,
-            key: key.clone(),
-            value: value.clone(),
-        });
-        let node = Node::restore(config(), rows.collect(), Time::ZERO).unwrap();
+        let node = Node::restore(config(), rows(&disk), Time::ZERO).unwrap();
         let mut host = Self {
             node,
             disk,
@@ -275,6 +276,24 @@ fn a_restart_knows_all_that_was_answered() {
     assert!(again.node.is_ready());
     assert_eq!(again.view(), host.view());
     assert_eq!(again.node.desired(), host.node.desired(), "the plan is a function of the state");
+}
+
+#[test]
+fn a_disk_that_may_be_an_old_one_is_not_written_before_it_is_compared() {
+    let mut host = Host::ready();
+    let (me, range) = (host.node.config.me, host.node.ipam.ranges()[0]);
+    // It says what the range around it says, so it is to be retired.
+    let (needless, value) = (range.halves().unwrap().0, RingValue::Owned { owner: me, epoch: 0 });
+    host.node.ipam.store_mut().write(RingKey::Block(needless), value);
+    host.wait(Duration::ZERO);
+    host.persist();
+    let wrote = |trusted_disk| {
+        let config = NodeConfig { trusted_disk, ..config() };
+        let node = Node::restore(config, rows(&host.disk), Time::ZERO).unwrap();
+        node.ipam.store().own_counter() - host.node.ipam.store().own_counter()
+    };
+    assert_ne!(wrote(true), 0);
+    assert_eq!(wrote(false), 0, "the other hosts may know that number for something else");
 }
 
 #[test]

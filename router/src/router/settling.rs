@@ -49,6 +49,11 @@ impl Router {
         }
     }
 
+    /// Whether whoever told this host all may have an old disk itself.
+    pub fn is_hearsay(&self) -> bool {
+        self.hearsay
+    }
+
     /// The peers that have told all that they know.
     pub fn told_by(&self) -> impl Iterator<Item = PeerId> {
         self.told_by.iter().filter_map(|link| self.neighbours.get(link)).map(|of| of.up.peer)
@@ -61,7 +66,6 @@ impl Router {
         self.passed_over.clear();
         self.told_by.clear();
         self.tells = false;
-        self.hearsay = false;
         self.reach_at = None;
         // A replica may have been thrown away: its revisions begin anew.
         self.told = Told::default();

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use mesh_ipam::{RingKey, RingValue, SpaceMessage, SpaceRequest};
-use mesh_router::member::{self, Info};
+use mesh_router::{
+    frame::{Digest, Frame, Word},
+    member::{self, Info},
+};
 
 use super::{super::leaving::Left, *};
 
@@ -92,6 +95,29 @@ fn whoever_was_removed_is_told_first_what_it_had_given_away() {
     host.node.router.settle(host.now);
     host.wait(Duration::from_secs(1));
     assert!(!host.node.recalling, "nobody knows more");
+}
+
+/// Its disk is lost, and the only one that it can ask was set back to an old image meanwhile. Found
+/// by simulation.
+#[test]
+fn whoever_lost_its_disk_does_not_rely_on_one_that_may_be_old() {
+    let mut host = Host::ready();
+    grant(&mut host, PeerId::new([2; 16]));
+    host.node.router.unsettle();
+    host.node.begin_recall();
+    let (link, peer) = (LinkId(1), PeerId::new([3; 16]));
+    let remote = "192.0.2.3:7780".parse().unwrap();
+    host.input(Input::LinkUp(LinkUp { link, peer, incarnation: 1, remote, dialled: None }));
+    let frame = |frame: Frame| Input::Frame { link, bytes: frame.encode() };
+    host.input(frame(Frame::Hello { vectors: Default::default(), founding: 0 }));
+    host.input(frame(Frame::Synced { pull: 1, word: Word::Disk }));
+    assert!(host.node.recalling, "another member owns something, and was not heard");
+    let why = host.node.unready_because().unwrap();
+    assert!(why.contains("--serve-alone") && why.contains("02020202"), "{why}");
+    host.wait(Duration::from_secs(2));
+    host.input(frame(Frame::Heartbeat { digest: Digest::default() }));
+    host.input(frame(Frame::Synced { pull: 2, word: Word::Settled }));
+    assert!(!host.node.recalling, "the one that was asked has compared its own disk");
 }
 
 /// A grant came when its receiver was gone: that is shown until somebody takes the addresses.
