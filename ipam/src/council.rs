@@ -111,7 +111,9 @@ pub(crate) struct Council {
     unseated_since: Option<Time>,
     review_at: Time,
     /// Since when something is barred here.
-    barred_since: Option<(u64, Time)>,
+    barred_since: Option<(Point, Time)>,
+    /// The decree that somebody is waiting for who bars somebody for long.
+    pleaded: Option<Point>,
     upheaval: Option<Upheaval>,
     /// This host's return, which the ring that it was told has made undone.
     pub(crate) unheard_return: Option<RingValue>,

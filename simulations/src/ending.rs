@@ -154,7 +154,7 @@ impl World {
         for host in 0..self.hosts.len() {
             self.hosts[host].off |= self.hosts[host].stays_down && names(host);
         }
-        if self.hosts.iter().any(|host| host.off && host.stays_down && !host.removed) {
+        if self.dead_members().next().is_some() {
             self.have_dead_removed(force);
         }
     }

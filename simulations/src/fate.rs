@@ -81,11 +81,13 @@ impl World {
     /// Hosts that are destroyed or switched off and have not been removed, though somebody who runs
     /// has heard of them: one that was cut off while it joined was never a member.
     pub(crate) fn dead_members(&self) -> impl Iterator<Item = PeerId> {
-        let off = self.hosts.iter().filter(|host| host.off && !host.removed).map(|host| host.id);
+        let off = self.hosts.iter().filter(|host| host.off).map(|host| host.id);
         off.chain(self.dead.iter().copied()).filter(|dead| {
             self.hosts.iter().filter(|host| host.is_member()).any(|host| {
                 let info = mesh_router::member::info(host.node.router().members(), *dead);
-                info.is_some_and(|info| !info.left) || host.node.ipam().owns_anything(*dead)
+                let removed = host.node.ipam().is_removed(*dead);
+                info.is_some_and(|info| !info.left && !removed)
+                    || host.node.ipam().owns_anything(*dead)
             })
         })
     }

@@ -5,7 +5,7 @@ use ipnetwork::IpNetwork;
 use crate::scenario::Scenario;
 
 /// The names of scenarios that today's code passes.
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 23] = [
     "default",
     "calm",
     "partition",
@@ -22,6 +22,8 @@ pub const NAMES: [&str; 21] = [
     "removals",
     "turnover",
     "upheaval",
+    "lapse",
+    "relayed",
     "ranges",
     "restore",
     "lease",
@@ -230,6 +232,33 @@ fn mixed(name: &str, all: Scenario) -> Option<Scenario> {
             disk_max: 100,
             trouble_seconds: 20,
             ranges: ranges(&["10.32.0.0/27"]),
+            ..all
+        },
+        // Nobody is set back: others may be cut off for longer than an old disk waits for them.
+        "lapse" => Scenario {
+            lease_seconds: 10,
+            remove: 500,
+            recycle: 500,
+            leave: 300,
+            partitions: 4,
+            suspensions: 4,
+            trouble_seconds: 60,
+            operations_per_minute: 60,
+            ranges: ranges(&["10.32.0.0/26"]),
+            ..all
+        },
+        // Nobody is removed: whom the others are reached through may be gone for good then.
+        "relayed" => Scenario {
+            reaches: 2,
+            restore: 500,
+            leave: 500,
+            wipe: 300,
+            recycle: 0,
+            stays_down: 0,
+            partitions: 4,
+            crashes: 6,
+            trouble_seconds: 20,
+            ranges: ranges(&["10.32.0.0/26"]),
             ..all
         },
         _ => return None,

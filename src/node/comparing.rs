@@ -17,6 +17,14 @@ pub(super) const COMPARE_OTHERS: Duration = Duration::from_secs(10);
 /// knows it.
 const COMPARE_UNKNOWN: Duration = Duration::from_secs(5);
 
+/// A host asks what has happened while it was down.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Comparing {
+    since: Time,
+    /// When one first told it everything that did not have it from this host itself.
+    told: Option<Time>,
+}
+
 impl Node {
     /// Throws away what this host knows of the ring, and is told everything anew. Its containers
     /// keep running with what they have.
@@ -93,18 +101,23 @@ impl Node {
         }
         if !self.config.serve_alone {
             self.router.ask_for_all();
-            self.comparing = Some(now);
+            self.comparing = Some(Comparing { since: now, told: None });
         }
     }
 
     pub(super) fn compare(&mut self) {
-        let Some(since) = self.comparing else { return };
+        let word = self.router.told_word();
+        let Some(comparing) = &mut self.comparing else { return };
+        // Somebody new may have been told by this host itself.
+        if word > Some(Word::Hearsay) {
+            comparing.told.get_or_insert(self.now);
+        }
+        let Comparing { since, told } = *comparing;
         let waited = self.now.since(since);
         let others = || self.standing_members().len().saturating_sub(1);
-        let word = self.router.told_word();
-        // Somebody new may have been told by this host itself.
         let over = if word.is_some() && self.doubtful {
-            word > Some(Word::Hearsay) && waited >= COMPARE_OTHERS || self.all_have_told()
+            let long_ago = |told| self.now.since(told) >= COMPARE_OTHERS;
+            told.is_some_and(long_ago) || self.all_have_told()
         } else if word == Some(Word::Settled) {
             true
         } else {
@@ -147,9 +160,10 @@ impl Node {
 
     /// When a host that compares goes on without having been told anything.
     pub(super) fn compare_timeout(&self) -> Option<Time> {
-        let since = self.comparing?;
-        let times = [COMPARE_TRUSTED, COMPARE_UNKNOWN, COMPARE_OTHERS].map(|span| since + span);
-        times.into_iter().find(|at| *at > self.now)
+        let Comparing { since, told } = self.comparing?;
+        let times = [COMPARE_TRUSTED, COMPARE_UNKNOWN].map(|span| since + span);
+        let told = told.map(|told| told + COMPARE_OTHERS);
+        times.into_iter().chain(told).find(|at| *at > self.now)
     }
 
     /// Whether this host asks what has happened while it was down.

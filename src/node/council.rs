@@ -248,12 +248,25 @@ impl Node {
         let me = self.config.me;
         let here = |peer: &&PeerId| **peer == me || self.desk.reachable.contains(peer);
         let majority = 2 * electors.iter().filter(here).count() > electors.len();
+        if !(electors.contains(&me) && self.may_vote()) {
+            self.plead(&electors);
+        }
         if self.router.is_settled() && !self.is_leaving() {
             self.renew_lease(&electors);
             self.ipam.claim_held();
             if majority {
                 self.remove_gone(&electors);
             }
+        }
+    }
+
+    /// Asks for the next decree, if this host bars somebody for long. Who is being told the ring
+    /// anew may not know the electors.
+    fn plead(&mut self, electors: &BTreeSet<PeerId>) {
+        let Some(plea) = self.ipam.plea(self.now) else { return };
+        let linked: BTreeSet<PeerId> = self.router.greeted().collect();
+        for peer in electors | &linked {
+            self.send_to_peer(peer, &PeerMessage::Council(plea.clone()));
         }
     }
 

@@ -153,7 +153,8 @@ impl Node {
         let silent = self.silent_electors(Duration::from_secs(u64::from(seconds) / 2));
         Some(format!(
             "no majority of the electors has answered {away}, and half of the lease of {seconds} s \
-             is over: no new address is given (waiting for {silent})"
+             is over: no new address is given (waiting for {silent}; who is gone for good is \
+             taken out by `meshctl peer remove --force`)"
         ))
     }
 

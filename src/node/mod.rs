@@ -132,7 +132,7 @@ pub struct Node {
     desk: council::Desk,
     clones: clones::Clones,
     /// Since when it waits for a peer to tell what has happened while it was down.
-    comparing: Option<Time>,
+    comparing: Option<comparing::Comparing>,
     /// Its disk may be an old one, and nobody has been asked yet.
     doubtful: bool,
     /// Why it is told again what it once wrote, if that was not a lost disk.

@@ -82,6 +82,14 @@ pub(super) enum PeerMessage {
     },
     /// Yes.
     IKnowYou,
+    /// The sender left, or was removed, and is back: up to where does the receiver know its ring
+    /// entries?
+    WhatDidIWrite,
+    /// Up to here.
+    YouWrote {
+        /// Own counter of the receiver.
+        counter: u64,
+    },
     /// Somebody wants the receiver removed: is it alive?
     AreYouThere,
     /// Yes.
@@ -189,6 +197,8 @@ impl Node {
             }
             Ok(PeerMessage::KnowMe { counter }) => self.get_to_know(from, counter),
             Ok(PeerMessage::IKnowYou) => self.is_known_by(from),
+            Ok(PeerMessage::WhatDidIWrite) => self.say_what_was_written(from),
+            Ok(PeerMessage::YouWrote { counter }) => self.told_what_was_written(from, counter),
             Ok(PeerMessage::AreYouThere) => self.send_to_peer(from, &PeerMessage::IAmHere),
             Ok(PeerMessage::Twin { address }) => self.note_twin(address),
             Ok(PeerMessage::Before { address }) => self.told_of_process_before(address),

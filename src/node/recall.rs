@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use mesh_router::{PeerId, Time, member};
 
-use super::{Node, comparing::COMPARE_OTHERS, event::Output};
+use super::{Node, comparing::COMPARE_OTHERS, event::Output, peers::PeerMessage};
 
 impl Node {
     /// After a restart: a member goes on being one.
@@ -80,6 +80,24 @@ impl Node {
         } else {
             self.denied.extend(self.router.told_by());
             self.router.unsettle();
+            // Those to whom there is no link.
+            for peer in self.leave_unheard() {
+                self.send_to_peer(peer, &PeerMessage::WhatDidIWrite);
+            }
+        }
+    }
+
+    /// Tells a host that is back what this one knows of its ring entries, if that is all there is.
+    pub(super) fn say_what_was_written(&mut self, by: PeerId) {
+        if self.router.is_settled() && !self.recalling && !self.is_doubtful() {
+            let counter = self.ipam.store().seen(by);
+            self.send_to_peer(by, &PeerMessage::YouWrote { counter });
+        }
+    }
+
+    pub(super) fn told_what_was_written(&mut self, from: PeerId, counter: u64) {
+        if self.recalling && counter < self.last_grant() {
+            self.denied.insert(from);
         }
     }
 
@@ -101,10 +119,14 @@ impl Node {
     /// until it is told so again it must not believe that they are its own. Who removed it may
     /// have taken no news of it meanwhile.
     fn knows_what_it_gave(&self) -> bool {
-        let me = self.config.me;
+        let known = self.ipam.store().seen(self.config.me);
+        known >= self.last_grant() || self.leave_unheard().is_empty()
+    }
+
+    /// Up to where it may have given blocks away before it left or was removed.
+    fn last_grant(&self) -> u64 {
         let left = self.left_before().map_or(0, |left| left.counter);
-        let removed = self.ipam.removal_of(me).map_or(0, |(_, cut)| cut);
-        self.ipam.store().seen(me) >= left.max(removed) || self.leave_unheard().is_empty()
+        left.max(self.ipam.removal_of(self.config.me).map_or(0, |(_, cut)| cut))
     }
 
     /// Members that have not said yet that they know no more of what this host gave away, and

@@ -21,8 +21,9 @@ pub struct Acceptor {
     pub(super) promised: Option<Ballot>,
     /// What was accepted last.
     pub(super) accepted: Option<(Ballot, Decree)>,
-    /// Who is barred, and in which ballot that was promised last.
-    pub(super) bars: BTreeMap<PeerId, Ballot>,
+    /// Who is barred, and in which ballots that was promised: as long as one of them may lead to a
+    /// decree.
+    pub(super) bars: BTreeMap<PeerId, BTreeSet<Ballot>>,
     /// Promises were lost with a disk.
     pub(super) abstain: bool,
     /// A removal that is known of, also while the ring is told anew.
@@ -40,7 +41,8 @@ impl Acceptor {
         }
     }
 
-    fn about(&self) -> Point {
+    /// The decree that this is about.
+    pub(super) fn about(&self) -> Point {
         (self.branch, self.epoch)
     }
 

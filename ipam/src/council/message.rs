@@ -66,4 +66,6 @@ pub enum Body {
     },
     /// The attempt was given up before anybody was asked to accept anything.
     GivenUp,
+    /// The sender bars somebody for long, and cannot have this decree made itself, whatever it is.
+    Stuck,
 }

@@ -133,22 +133,14 @@ impl Ipam {
         }
     }
 
-    fn next_decree(&self) -> Point {
+    pub(super) fn next_decree(&self) -> Point {
         let epoch = self.epoch();
         (epoch.branch(), epoch.number + 1)
     }
 
     /// Gives up what is not wanted any more, as long as nobody was asked to accept it.
     pub fn give_up_proposal(&mut self) {
-        let Some(proposal) = &self.council.proposal else { return };
-        if let Stage::Preparing(promises) = &proposal.stage {
-            let message = proposal.say(Body::GivenUp);
-            let asked: Vec<PeerId> = promises.keys().copied().collect();
-            self.council.proposal = None;
-            for peer in asked {
-                self.council.say(peer, message.clone());
-            }
-        }
+        self.council.give_up();
     }
 
     fn begin(&mut self, change: Change, around: &Surroundings<'_>) {
@@ -224,8 +216,9 @@ impl Ipam {
             }
             Body::Accept(decree) => self.on_accept(from, (about, ballot), decree),
             Body::GivenUp if ballot.proposer == from => self.council.touch(|acceptor| {
-                acceptor.bars.retain(|_, by| *by != ballot);
+                acceptor.bars.retain(|_, by| !(by.remove(&ballot) && by.is_empty()));
             }),
+            Body::Stuck => self.council.pleaded = Some(about),
             answer => self.on_answer(from, ballot, answer, around),
         }
         self.apply_bars();
@@ -254,7 +247,9 @@ impl Ipam {
         }
         self.council.touch(|acceptor| {
             acceptor.promised = Some(ballot);
-            acceptor.bars.extend(removing.iter().map(|peer| (*peer, ballot)));
+            for peer in removing {
+                acceptor.bars.entry(*peer).or_default().insert(ballot);
+            }
         });
         let votes = !removing.is_empty() && self.electors().contains(&self.me());
         let acceptor = &self.council.acceptor;
@@ -391,8 +386,22 @@ impl Council {
         }
     }
 
+    /// Nobody needs to bar anybody for an attempt that ends before anybody was asked to accept it.
+    fn give_up(&mut self) {
+        let Some(proposal) = &self.proposal else { return };
+        if let Stage::Preparing(promises) = &proposal.stage {
+            let message = proposal.say(Body::GivenUp);
+            let asked: Vec<PeerId> = promises.keys().copied().collect();
+            self.proposal = None;
+            for peer in asked {
+                self.say(peer, message.clone());
+            }
+        }
+    }
+
     fn was_overtaken(&mut self, by: Ballot, around: &Surroundings<'_>) {
         self.heard_of(by);
+        self.give_up();
         self.proposal = None;
         self.overtaken = (self.overtaken + 1).min(PAUSES_MAX);
         let dice = 1 + around.dice % (2 * self.overtaken);

@@ -8,7 +8,10 @@ use std::{
 use mesh_router::{PeerId, Time};
 
 use super::{
-    Council, ELECTORS_MAX, FOUNDERS_MAX, Surroundings, branch::Point, decree::Change,
+    Council, ELECTORS_MAX, FOUNDERS_MAX, Surroundings,
+    branch::Point,
+    decree::Change,
+    message::{Ballot, Body, CouncilMessage},
     proposal::Proposal,
 };
 use crate::{
@@ -288,12 +291,8 @@ impl Ipam {
         let me = self.me();
         let now = around.now;
         let first = electors.iter().find(|peer| **peer == me || around.reachable.contains(peer));
-        let barred = !self.barred(Point::default()).is_empty();
-        // Whoever goes on after a decree bars anew.
-        let epoch = self.epoch().number;
-        let since = self.council.barred_since.filter(|(of, _)| *of == epoch);
-        self.council.barred_since = barred.then(|| since.unwrap_or((epoch, now)));
-        let stuck = self.council.barred_since.is_some_and(|(_, at)| now.since(at) >= BARRED_MAX);
+        let pleaded = self.council.pleaded == Some(self.next_decree());
+        let stuck = self.is_stuck(now) || pleaded;
         if !electors.contains(&me) || (first != Some(&me) && !stuck) {
             self.council.unseated_since = None;
             return None;
@@ -316,6 +315,27 @@ impl Ipam {
         let since = *self.council.unseated_since.get_or_insert(now);
         let due = stuck || now.since(since) >= SEAT_DELAY;
         (due && !wanted.is_empty()).then(|| Change { electors: wanted, ..Change::default() })
+    }
+
+    /// Whether this host has barred somebody for so long that whoever wanted it has given up, and
+    /// it was not told. The next decree ends it, whatever that is.
+    fn is_stuck(&mut self, now: Time) -> bool {
+        let barred = !self.barred(Point::default()).is_empty();
+        // Whoever goes on after a decree bars anew.
+        let about = self.council.acceptor.about();
+        let since = self.council.barred_since.filter(|(of, _)| *of == about);
+        self.council.barred_since = barred.then(|| since.unwrap_or((about, now)));
+        self.council.barred_since.is_some_and(|(_, at)| now.since(at) >= BARRED_MAX)
+    }
+
+    /// What to say to the electors where this host cannot propose: that it bars somebody for long.
+    pub fn plea(&mut self, now: Time) -> Option<CouncilMessage> {
+        if !self.is_stuck(now) {
+            return None;
+        }
+        let (branch, epoch) = self.council.acceptor.about();
+        let ballot = Ballot { round: self.council.round, proposer: self.me() };
+        Some(CouncilMessage { epoch, branch, ballot, body: Body::Stuck })
     }
 
     /// When to look again who should vote.

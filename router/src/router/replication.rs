@@ -163,6 +163,13 @@ impl Router {
         !self.passed_over.contains(&link)
     }
 
+    /// Not all was taken of what this neighbour tells: what it says at the end will not count.
+    fn pull_in_vain(&mut self, link: LinkId) {
+        self.pulling = None;
+        self.pulls += 1;
+        self.passed_over.insert(link);
+    }
+
     /// The neighbour that was asked cannot say that it has told all: asks another.
     fn pull_next(&mut self, replicas: &Replicas<'_>, now: Time) {
         let greeted = self.neighbours.iter().filter(|(_, of)| of.is_greeted());
@@ -234,7 +241,10 @@ impl Router {
         };
         // What could not be taken because something before it is missing comes again: the next
         // heartbeats' digests differ.
-        replica.apply(bytes).map_err(|error| error.to_string())?;
+        let taken = replica.apply(bytes).map_err(|error| error.to_string())?;
+        if !taken && self.pulling.is_some_and(|(from, _)| from == link) {
+            self.pull_in_vain(link);
+        }
         let grown = self.told.follow(kind, &self.members, replicas);
         self.neighbour(link).has(kind, &grown);
         if kind == Kind::Members {

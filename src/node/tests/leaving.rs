@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 
 use mesh_ipam::{RingKey, RingValue, SpaceMessage, SpaceRequest};
 use mesh_router::{
+    codec,
     frame::{Digest, Frame, Word},
     member::{self, Info},
 };
 
-use super::{super::leaving::Left, *};
+use super::{
+    super::{leaving::Left, peers::PeerMessage},
+    *,
+};
 
 /// A leave was interrupted: others may have dropped what this host had said, and take only what is
 /// new.
@@ -91,7 +95,14 @@ fn whoever_was_removed_is_told_first_what_it_had_given_away() {
     ring.write(RingKey::Removed(me), RingValue::Removed { cut, epoch: 2 });
     host.wait(Duration::from_secs(1));
     assert!(host.node.recalling, "it was told less");
-    host.node.denied.insert(other);
+    // There is no link to the other.
+    let mut says = |counter| {
+        let message = codec::encode(&PeerMessage::YouWrote { counter });
+        host.node.on_peer_message(other, &message);
+        host.node.leave_unheard()
+    };
+    assert_eq!(says(cut), BTreeSet::from([other]), "it will come");
+    assert_eq!(says(cut - 1), BTreeSet::new());
     host.node.router.settle(host.now);
     host.wait(Duration::from_secs(1));
     assert!(!host.node.recalling, "nobody knows more");
