@@ -188,6 +188,10 @@ impl World {
         self.counts.crashes += 1;
         self.trace.note((now, host), "crash", &[], String::new);
         self.wake_up(host);
+        // It crashed before the checks of this step.
+        if let Err(violation) = check::note_decree(self, host) {
+            self.fail(violation);
+        }
         self.kernel_at_crash(host);
         let this = &mut self.hosts[host];
         let made_it = self.dice.index(this.disk.open_len() + 1);

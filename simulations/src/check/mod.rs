@@ -118,14 +118,19 @@ pub(crate) fn step(world: &mut World, host: usize) -> Result<(), Violation> {
     (seen.revisions, seen.ring, seen.held, seen.settled) = (revisions, ring, held, settled);
     if ring_changed {
         retired::before_grant(&world.hosts[host])?;
-        let removed = match world.forced {
-            // Each side goes on deciding without the other.
-            true => Vec::new(),
-            false => decrees::same(&mut world.decreed, &world.hosts[host])?,
-        };
+        note_decree(world, host)?;
+        update_owned(world, host)?;
+    }
+    Ok(())
+}
+
+/// A node may have decided something, or heard of it: who was removed is excused from then on.
+pub(crate) fn note_decree(world: &mut World, host: usize) -> Result<(), Violation> {
+    // Each side goes on deciding without the other.
+    if !world.forced {
+        let removed = decrees::same(&mut world.decreed, &world.hosts[host])?;
         world.fence(&removed, host);
         world.removed(&removed);
-        update_owned(world, host)?;
     }
     Ok(())
 }
