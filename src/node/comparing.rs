@@ -13,6 +13,8 @@ const COMPARE_TRUSTED: Duration = Duration::from_secs(2);
 /// How long a host with a disk that may be an old one waits for the other peers once one has told
 /// it everything: that one may lag.
 pub(super) const COMPARE_OTHERS: Duration = Duration::from_secs(10);
+/// What counts at most as awake between two looks. Chosen: these are never more than a second apart.
+const AWAKE_MAX: Duration = Duration::from_secs(2);
 /// How long a host that knows nobody, but whose disk may be an old one, waits for somebody who
 /// knows it.
 const COMPARE_UNKNOWN: Duration = Duration::from_secs(5);
@@ -20,9 +22,12 @@ const COMPARE_UNKNOWN: Duration = Duration::from_secs(5);
 /// A host asks what has happened while it was down.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Comparing {
-    since: Time,
-    /// When one first told it everything that did not have it from this host itself.
-    told: Option<Time>,
+    /// For how long, and when that was added up last: a machine that sleeps hears nobody.
+    waited: Duration,
+    at: Time,
+    /// How long that was when one first told it everything that did not have it from this host
+    /// itself.
+    told: Option<Duration>,
 }
 
 impl Node {
@@ -101,23 +106,23 @@ impl Node {
         }
         if !self.config.serve_alone {
             self.router.ask_for_all();
-            self.comparing = Some(Comparing { since: now, told: None });
+            self.comparing = Some(Comparing { waited: Duration::ZERO, at: now, told: None });
         }
     }
 
     pub(super) fn compare(&mut self) {
         let word = self.router.told_word();
         let Some(comparing) = &mut self.comparing else { return };
+        comparing.waited += self.now.since(comparing.at).min(AWAKE_MAX);
+        comparing.at = self.now;
         // Somebody new may have been told by this host itself.
         if word > Some(Word::Hearsay) {
-            comparing.told.get_or_insert(self.now);
+            comparing.told.get_or_insert(comparing.waited);
         }
-        let Comparing { since, told } = *comparing;
-        let waited = self.now.since(since);
+        let Comparing { waited, told, .. } = *comparing;
         let others = || self.standing_members().len().saturating_sub(1);
         let over = if word.is_some() && self.doubtful {
-            let long_ago = |told| self.now.since(told) >= COMPARE_OTHERS;
-            told.is_some_and(long_ago) || self.all_have_told()
+            told.is_some_and(|told| waited >= told + COMPARE_OTHERS) || self.all_have_told()
         } else if word == Some(Word::Settled) {
             true
         } else {
@@ -160,10 +165,10 @@ impl Node {
 
     /// When a host that compares goes on without having been told anything.
     pub(super) fn compare_timeout(&self) -> Option<Time> {
-        let Comparing { since, told } = self.comparing?;
-        let times = [COMPARE_TRUSTED, COMPARE_UNKNOWN].map(|span| since + span);
-        let told = told.map(|told| told + COMPARE_OTHERS);
-        times.into_iter().chain(told).find(|at| *at > self.now)
+        let Comparing { waited, at, told } = self.comparing?;
+        let spans = [COMPARE_TRUSTED, COMPARE_UNKNOWN].into_iter();
+        let next = spans.chain(told.map(|told| told + COMPARE_OTHERS)).find(|span| *span > waited);
+        next.map(|span| at + (span - waited))
     }
 
     /// Whether this host asks what has happened while it was down.
