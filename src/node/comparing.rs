@@ -13,7 +13,7 @@ const COMPARE_TRUSTED: Duration = Duration::from_secs(2);
 /// How long a host with a disk that may be an old one waits for the other peers once one has told
 /// it everything: that one may lag.
 pub(super) const COMPARE_OTHERS: Duration = Duration::from_secs(10);
-/// What counts at most as awake between two looks. Chosen: these are never more than a second apart.
+/// What counts at most as awake between two looks. Chosen: there is one each second.
 const AWAKE_MAX: Duration = Duration::from_secs(2);
 /// How long a host that knows nobody, but whose disk may be an old one, waits for somebody who
 /// knows it.
