@@ -96,13 +96,13 @@ impl Ipam {
                 Err(SpaceRefusal::NothingFree)
             };
         }
-        let usable = pool.count_in(&request.range, true, u128::MAX);
         // Half is kept, and so much that this host need not ask in its turn, or two would pass the
-        // same addresses to and fro. In need the last address may go.
+        // same addresses to and fro. In need the last address may go, also one that rests.
+        let has = pool.count_in(&request.range, request.urgent, u128::MAX);
         let most = if request.urgent {
-            usable.div_ceil(2)
+            has.div_ceil(2)
         } else {
-            (usable / 2).min(usable.saturating_sub(low_water(&request.range)))
+            (has / 2).min(has.saturating_sub(low_water(&request.range)))
         };
         let length = chunk_length(&request.range);
         let block = pool.spare(&request.range, length, most, request.urgent);

@@ -7,7 +7,7 @@ use mesh_router::{PeerId, Time, store::Cursor};
 use super::{address, block, holder, peer};
 use crate::{
     AllocateError, Block, GiveError, Ipam, Owner, RingKey, RingValue, SpaceMessage, SpaceRefusal,
-    Wanted,
+    SpaceRequest, Wanted,
     council::{
         Surroundings,
         message::{Ballot, Body, CouncilMessage},
@@ -535,6 +535,34 @@ fn whoever_leaves_knows_who_may_still_give_it_something() {
     assert_eq!(may_give(&net.hosts[2]), []);
     assert_eq!(net.hosts[2].owned_by(peer(3)), 1 << 12);
     net.check();
+}
+
+/// What rests does not keep a host from asking: two passed addresses to and fro hundreds of times a
+/// second.
+#[test]
+fn a_host_whose_addresses_rest_gives_none_to_one_that_is_not_in_need() {
+    let mut net = Net::new(2, &["10.32.0.0/26"]);
+    net.gossip();
+    let range = block("10.32.0.0/26");
+    // All but what it would ask for more at.
+    let held = 0..62 - low_water(&range);
+    for number in held.clone() {
+        net.hosts[0].allocate(&holder(number), Wanted::Any(range), net.now).unwrap();
+    }
+    for number in held {
+        net.hosts[0].release(&holder(number), &[], net.now + Duration::from_secs(60));
+    }
+    let ask = |net: &mut Net, id, urgent| {
+        let (address, seen, own) = (None, net.hosts[0].store().own_counter(), 0);
+        let request = SpaceRequest { id, range, address, seen, own, urgent, held_by: None };
+        net.hosts[0].handle_message(peer(2), SpaceMessage::Request(request), net.now);
+        net.persist(0);
+        let mut messages = net.messages(0).into_iter().map(|(_, message)| message);
+        messages.find(|one| !matches!(one, SpaceMessage::Request(_))).unwrap()
+    };
+    let reason = SpaceRefusal::NothingFree;
+    assert_eq!(ask(&mut net, 1, false), SpaceMessage::Refused { id: 1, reason });
+    assert!(matches!(ask(&mut net, 2, true), SpaceMessage::Granted { .. }));
 }
 
 #[test]
