@@ -82,14 +82,30 @@ impl World {
     /// has heard of them: one that was cut off while it joined was never a member.
     pub(crate) fn dead_members(&self) -> impl Iterator<Item = PeerId> {
         let off = self.hosts.iter().filter(|host| host.off).map(|host| host.id);
-        off.chain(self.dead.iter().copied()).filter(|dead| {
-            self.hosts.iter().filter(|host| host.is_member()).any(|host| {
-                let info = mesh_router::member::info(host.node.router().members(), *dead);
-                let removed = host.node.ipam().is_removed(*dead);
-                info.is_some_and(|info| !info.left && !removed)
-                    || host.node.ipam().owns_anything(*dead)
-            })
+        off.chain(self.dead.iter().copied()).filter(|dead| self.is_missed(*dead))
+    }
+
+    /// Whether somebody who runs counts on a host that is gone.
+    fn is_missed(&self, gone: PeerId) -> bool {
+        self.hosts.iter().filter(|host| host.is_member()).any(|host| {
+            let info = mesh_router::member::info(host.node.router().members(), gone);
+            let removed = host.node.ipam().is_removed(gone);
+            info.is_some_and(|info| !info.left && !removed) || host.node.ipam().owns_anything(gone)
         })
+    }
+
+    /// Keeps the list of destroyed machines short: of those that left, or were removed, where that
+    /// is known.
+    pub(crate) fn forget_dead(&mut self) {
+        let mut dead = std::mem::take(&mut self.dead);
+        dead.retain(|gone| {
+            let known = self.hosts.iter().filter(|host| host.is_member()).any(|host| {
+                let info = mesh_router::member::info(host.node.router().members(), *gone);
+                info.is_some_and(|info| info.left) || host.node.ipam().is_removed(*gone)
+            });
+            !known || self.is_missed(*gone)
+        });
+        self.dead = dead;
     }
 
     /// Asks a host to remove those that are switched off.
@@ -140,7 +156,6 @@ impl World {
 
     /// The removal of these was decided.
     pub(crate) fn removed(&mut self, peers: &[PeerId]) {
-        self.dead.retain(|peer| !peers.contains(peer));
         for host in self.hosts.iter_mut().filter(|host| peers.contains(&host.id)) {
             host.removed = true;
             host.dispossessed = true;

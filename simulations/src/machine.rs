@@ -266,6 +266,7 @@ impl World {
             self.disk_lost_at = Some(self.queue.now());
         }
         self.scrap_kernel(host);
+        self.forget_dead();
         self.dead.push(self.hosts[host].id);
         if let Err(violation) = self.check_sizes() {
             return self.fail(violation);

@@ -112,7 +112,7 @@ pub struct World {
     pub(crate) credentials: Credentials,
     /// Which of the scenario's ranges the mesh has.
     pub(crate) range: usize,
-    /// Destroyed machines whose removal was not decided yet.
+    /// Destroyed machines.
     pub(crate) dead: Vec<PeerId>,
     /// Machines that were replaced.
     pub(crate) replaced: check::forgotten::Replaced,

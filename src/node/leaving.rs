@@ -275,11 +275,14 @@ impl Node {
         }
     }
 
-    /// Who has yet to confirm: the heir, and who was asked for space and may still give some.
+    /// Who has yet to confirm: the heir, and who was asked for space and may still give some. After
+    /// a restart that may be any owner; those who are away are not waited for.
     fn unconfirmed(&self, heir: PeerId) -> BTreeSet<PeerId> {
         let confirmed = self.leaving.as_ref().map(|leaving| &leaving.confirmed);
         let has = |peer: &PeerId| confirmed.is_some_and(|confirmed| confirmed.contains(peer));
-        self.ipam.may_give().chain([heir]).filter(|peer| !has(peer)).collect()
+        let paths = self.router.paths();
+        let owners = self.ipam.owners().filter(|peer| self.resumed && paths.contains_key(peer));
+        self.ipam.may_give().chain(owners).chain([heir]).filter(|peer| !has(peer)).collect()
     }
 
     fn unconfirmed_words(&self, heir: PeerId) -> String {

@@ -133,6 +133,8 @@ pub struct Node {
     clones: clones::Clones,
     /// Since when it waits for a peer to tell what has happened while it was down.
     comparing: Option<comparing::Comparing>,
+    /// It was a member before it was started, and has forgotten whom it had asked for space.
+    resumed: bool,
     /// Its disk may be an old one, and nobody has been asked yet.
     doubtful: bool,
     /// Why it is told again what it once wrote, if that was not a lost disk.
@@ -204,6 +206,7 @@ impl Node {
             desk: council::Desk::default(),
             clones: clones::Clones::default(),
             comparing: None,
+            resumed: false,
             doubtful: false,
             recall_reason: None,
             promises_written: 0,

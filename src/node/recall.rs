@@ -12,6 +12,7 @@ impl Node {
     pub(super) fn resume(&mut self, now: Time) {
         let Some(credentials) = self.mesh.clone() else { return self.ipam.refresh() };
         self.outputs.push_back(Output::Membership(Some(credentials)));
+        self.resumed = true;
         let told_anew = !self.remembers;
         if told_anew {
             // It may be the image of a host that was being told, and has written since.
