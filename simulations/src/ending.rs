@@ -20,8 +20,9 @@ use crate::{
 const LOOK_EVERY: u64 = SECOND / 4;
 /// How long a container's attach may take at the end, in milliseconds.
 const PROBE_PATIENCE: u64 = 10_000;
-/// After how long whoever is gone is removed by force: when no majority was left to decide it.
-const FORCE_AFTER: u64 = 20 * SECOND;
+/// After how long whoever is gone is removed by force: when no majority was left to decide it, or
+/// those are not back whose vote counts only with all others' since they lost their disks.
+const FORCE_AFTER: u64 = 40 * SECOND;
 /// How long two machines with one identity may take to find out.
 const TOLD_WITHIN: u64 = 30 * SECOND;
 /// How long it takes the one that stays to believe that it is alone.
@@ -173,7 +174,7 @@ impl World {
                 return;
             }
             if self.queue.now() >= bury_at {
-                self.bury_awaited(self.queue.now() >= bury_at + FORCE_AFTER);
+                self.bury_awaited(self.queue.now() >= begin + FORCE_AFTER);
             }
         }
         if let Some(what) = unwell {

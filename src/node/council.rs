@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use ipnetwork::IpNetwork;
 use mesh_ipam::{
-    Block,
+    Block, RingValue,
     council::{DECREE, Surroundings, Waits, WishId, message::CouncilMessage},
 };
 use mesh_router::{Kind, PeerId, Time, dialer::Callee, member, store::Return};
@@ -77,9 +77,11 @@ impl Node {
         let begun = match request {
             Request::Found { credentials, ranges, founders, targets } => {
                 let patience = until.since(self.now);
-                let result = self.found_together(credentials, &ranges, founders);
+                let result = self
+                    .check_joining(&targets)
+                    .and_then(|()| self.begin_founding_anew(&credentials, &ranges, founders));
                 return match result {
-                    Ok(credentials) => self.join(id, credentials, &targets, patience),
+                    Ok(()) => self.join(id, credentials, &targets, patience),
                     Err(refusal) => self.reply(id, Err(refusal)),
                 };
             }
@@ -99,18 +101,17 @@ impl Node {
         }
     }
 
-    fn found_together(
+    fn begin_founding_anew(
         &mut self,
-        credentials: Credentials,
+        credentials: &Credentials,
         ranges: &[IpNetwork],
         founders: u16,
-    ) -> Result<Credentials, Refusal> {
-        self.check_outside()?;
+    ) -> Result<(), Refusal> {
         let ranges = self.checked_ranges(ranges, credentials.mesh)?;
         let ranges: Vec<Block> = ranges.iter().map(|range| Block::from(*range)).collect();
         self.begin_founding(Founding { founders, ranges })?;
         self.write_founding();
-        Ok(credentials)
+        Ok(())
     }
 
     fn begin_founding(&mut self, founding: Founding) -> Result<(), Refusal> {
@@ -388,14 +389,25 @@ impl Node {
         if self.founding.is_none() || self.ipam.epoch().number == 0 {
             return;
         }
+        let new = self.was_just_founded();
         self.founding = None;
         self.write_founding();
         self.ipam.stop_founding();
-        let members = self.router.members().is_empty();
-        if !self.router.is_settled() && members && self.ipam.owns_anything(self.config.me) {
-            // The mesh is new: there is nothing that this host could have written and lost.
+        // A host that compares was restarted, maybe with an old disk.
+        if !self.router.is_settled() && new && self.comparing.is_none() {
             self.router.settle(self.now);
         }
+    }
+
+    /// Whether the mesh is new: there is nothing that this host could have written and lost, unless
+    /// its disk is an old one.
+    pub(super) fn was_just_founded(&self) -> bool {
+        let me = self.config.me;
+        let owned =
+            |value: RingValue| matches!(value, RingValue::Owned { owner, .. } if owner == me);
+        self.founding.is_some()
+            && self.router.members().is_empty()
+            && self.ipam.store().iter().any(|(_, entry)| owned(entry.value))
     }
 
     /// For whom the founding waits, while it does.

@@ -99,10 +99,7 @@ impl Node {
         targets: &[SocketAddr],
         patience: Duration,
     ) {
-        let invalid = targets.is_empty().then(|| {
-            Refusal::new(Code::Invalid, "no target to join through", "name a host of the mesh")
-        });
-        if let Some(refusal) = self.check_outside().err().or(invalid) {
+        if let Err(refusal) = self.check_joining(targets) {
             return self.reply(id, Err(refusal));
         }
         self.enter(credentials);
@@ -127,7 +124,16 @@ impl Node {
         self.outputs.push_back(Output::Membership(Some(credentials)));
     }
 
-    pub(super) fn check_outside(&self) -> Result<(), Refusal> {
+    pub(super) fn check_joining(&self, targets: &[SocketAddr]) -> Result<(), Refusal> {
+        self.check_outside()?;
+        if targets.is_empty() {
+            let text = "no target to join through";
+            return Err(Refusal::new(Code::Invalid, text, "name a host of the mesh"));
+        }
+        Ok(())
+    }
+
+    fn check_outside(&self) -> Result<(), Refusal> {
         let Some(mesh) = &self.mesh else { return Ok(()) };
         Err(Refusal::new(
             Code::Conflict,

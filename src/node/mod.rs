@@ -131,7 +131,7 @@ pub struct Node {
     founding: Option<council::Founding>,
     desk: council::Desk,
     clones: clones::Clones,
-    /// Since when it waits for a peer to tell what has happened while it was down.
+    /// It waits for a peer to tell what has happened while it was down.
     comparing: Option<comparing::Comparing>,
     /// It was a member before it was started, and has forgotten whom it had asked for space.
     resumed: bool,

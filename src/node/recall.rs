@@ -13,6 +13,9 @@ impl Node {
         let Some(credentials) = self.mesh.clone() else { return self.ipam.refresh() };
         self.outputs.push_back(Output::Membership(Some(credentials)));
         self.resumed = true;
+        if self.was_just_founded() {
+            self.remember();
+        }
         let told_anew = !self.remembers;
         if told_anew {
             // It may be the image of a host that was being told, and has written since.
@@ -81,7 +84,7 @@ impl Node {
         } else {
             self.denied.extend(self.router.told_by());
             self.router.unsettle();
-            // Those to whom there is no link.
+            // Those to whom there is no link cannot tell it in any other way.
             for peer in self.leave_unheard() {
                 self.send_to_peer(peer, &PeerMessage::WhatDidIWrite);
             }

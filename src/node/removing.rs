@@ -22,6 +22,8 @@ const REMOVED_MAX: usize = 256;
 /// Who seems to be there and says nothing for so long is not waited for. Chosen: several round
 /// trips around the world.
 const SILENCE: Duration = Duration::from_secs(1);
+/// For how long a removal by force asks a majority that can be reached. Chosen: seven questions.
+const FORCE_PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is asked meanwhile.
 const ASK_EVERY: Duration = Duration::from_millis(300);
 
@@ -136,7 +138,8 @@ impl Node {
     fn remove_now(&mut self, removal: Removal) {
         let Removal { id, peers, force, until, .. } = removal;
         let addresses = peers.iter().map(|peer| self.ipam.owned_by(*peer)).sum();
-        let wish = self.ipam.wish_removal(&peers, force);
+        let patience = FORCE_PATIENCE.min(until.since(self.now) / 2);
+        let wish = self.ipam.wish_removal(&peers, force.then_some(self.now + patience));
         let what = What::Remove { peers, addresses };
         self.desk.pending.push(Pending { id, wish, until, what });
         // The council looks at once who is there.
@@ -204,7 +207,7 @@ impl Node {
                 format!("{names} was removed and owns blocks all the same: taking them back");
             self.notice(true, text);
         }
-        self.desk.unasked = Some((self.ipam.wish_removal(&gone, false), gone));
+        self.desk.unasked = Some((self.ipam.wish_removal(&gone, None), gone));
     }
 
     /// Peers that were removed, are not back, and own something: a grant to them that was not known

@@ -139,15 +139,20 @@ impl Host {
 
     /// The disk is done with all that it was given.
     fn persist(&mut self) {
-        while let Some((batch, writes)) = self.batches.pop_front() {
-            for Write { table, key, value } in writes {
-                match value {
-                    Some(value) => drop(self.disk.insert((table, key), value)),
-                    None => drop(self.disk.remove(&(table, key))),
-                }
+        while self.persist_one() {}
+    }
+
+    /// It is done with the oldest batch that it was given, if there is one.
+    fn persist_one(&mut self) -> bool {
+        let Some((batch, writes)) = self.batches.pop_front() else { return false };
+        for Write { table, key, value } in writes {
+            match value {
+                Some(value) => drop(self.disk.insert((table, key), value)),
+                None => drop(self.disk.remove(&(table, key))),
             }
-            self.input(Input::Persisted(batch));
         }
+        self.input(Input::Persisted(batch));
+        true
     }
 
     fn fail_disk(&mut self) {
@@ -294,6 +299,29 @@ fn a_disk_that_may_be_an_old_one_is_not_written_before_it_is_compared() {
     };
     assert_ne!(wrote(true), 0);
     assert_eq!(wrote(false), 0, "the other hosts may know that number for something else");
+}
+
+/// Found by simulation: the image had the ring, and the host had not yet forgotten that it founds
+/// the mesh.
+#[test]
+fn a_disk_from_the_moment_of_founding_may_be_an_old_one() {
+    let mut host = Host::start(BTreeMap::new());
+    let targets = vec!["192.0.2.2:7780".parse().unwrap()];
+    let (credentials, ranges) = (credentials(), vec![]);
+    host.ask(Request::Found { credentials, ranges, founders: 1, targets });
+    while !host.disk.keys().any(|(_, key)| key == b"founding") {
+        assert!(host.persist_one());
+    }
+    let mut disk = host.disk.clone();
+    host.settle();
+    let ring = |table: &Table| matches!(table, Table::Ring | Table::Vectors);
+    disk.extend(host.disk.into_iter().filter(|((table, _), _)| ring(table)));
+    for trusted_disk in [true, false] {
+        let config = NodeConfig { trusted_disk, ..config() };
+        let node = Node::restore(config, rows(&disk), Time::ZERO).unwrap();
+        assert!(node.ipam.owns_anything(node.config.me));
+        assert_eq!(node.is_unsure(), !trusted_disk, "others may know more");
+    }
 }
 
 #[test]

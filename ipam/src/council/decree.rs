@@ -79,6 +79,8 @@ pub(super) struct Change {
     pub(super) electors: BTreeSet<PeerId>,
     /// The lease; `None` to leave it as it is.
     pub(super) lease_seconds: Option<u32>,
+    /// Members that have not answered are not waited for.
+    pub(super) hasty: bool,
     /// It is not agreed on.
     pub(super) forced: bool,
 }

@@ -102,7 +102,7 @@ impl Ipam {
         }
         self.council.end_abstention(now);
         if let Some(change) = self.forced_change(around) {
-            // What is forced waits for nobody, least of all for a proposal that finds no majority.
+            // It waits for nobody any more, least of all for a proposal that finds no majority.
             self.give_up_proposal();
             self.council.proposal = None;
             return self.begin(change, around);
@@ -344,7 +344,8 @@ impl Ipam {
             return false;
         }
         let removed = &proposal.change.removed;
-        let all = proposal.everybody(around).iter().all(|peer| promises.contains_key(peer));
+        let mut everybody = proposal.everybody(around).into_iter();
+        let all = proposal.change.hasty || everybody.all(|peer| promises.contains_key(&peer));
         let unasked = mutation::on(Mutation::RemoveUnasked);
         removed.is_empty() || unasked || (all && proposal.behind(self).is_empty())
     }
@@ -370,7 +371,7 @@ impl Ipam {
 }
 
 /// How many of so many decide.
-fn quorum(electors: usize) -> usize {
+pub(super) fn quorum(electors: usize) -> usize {
     if mutation::on(Mutation::SmallQuorum) { (electors / 2).max(1) } else { electors / 2 + 1 }
 }
 

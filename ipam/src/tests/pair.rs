@@ -19,6 +19,8 @@ use crate::{
 struct Net {
     now: Time,
     hosts: Vec<Ipam>,
+    /// Whom the council cannot reach.
+    away: BTreeSet<PeerId>,
 }
 
 impl Net {
@@ -31,7 +33,15 @@ impl Net {
             let me = host.me();
             host.set_reachable(all.iter().copied().filter(|peer| *peer != me).collect());
         }
-        Self { now: Time::from_micros(1), hosts }
+        Self { now: Time::from_micros(1), hosts, away: BTreeSet::new() }
+    }
+
+    /// Hosts that have come to rest.
+    fn settled(hosts: u8) -> Self {
+        let mut net = Self::new(hosts, &["10.32.0.0/12"]);
+        net.gossip();
+        net.settle();
+        net
     }
 
     fn at(&self, id: PeerId) -> usize {
@@ -56,11 +66,13 @@ impl Net {
     }
 
     fn around<T>(&mut self, with: impl FnOnce(&mut [Ipam], &Surroundings<'_>) -> T) -> T {
-        let members = self.hosts.iter().map(Ipam::me).collect();
+        let members: BTreeSet<PeerId> = self.hosts.iter().map(Ipam::me).collect();
+        let away = |peer: &&PeerId| !self.away.contains(peer);
+        let reachable = members.iter().filter(away).copied().collect();
         let around = Surroundings {
             now: self.now,
             members: &members,
-            reachable: &members,
+            reachable: &reachable,
             long_away: &BTreeSet::new(),
             dice: 0,
         };
@@ -592,9 +604,7 @@ fn a_donor_whose_grant_is_not_durable_answers_no_later_request() {
 
 #[test]
 fn whoever_leaves_gives_nothing_to_whom_it_has_agreed_to_remove() {
-    let mut net = Net::new(3, &["10.32.0.0/12"]);
-    net.gossip();
-    net.settle();
+    let mut net = Net::settled(3);
     assert!(!net.hosts[1].owned_blocks().is_empty());
     let (proposer, dead) = (net.hosts[0].me(), net.hosts[2].me());
     net.tell_council(1, 1, Body::Prepare { founders: 0, removing: [dead].into() });
@@ -608,9 +618,7 @@ fn whoever_leaves_gives_nothing_to_whom_it_has_agreed_to_remove() {
 /// next. Found by simulation: two hosts owned an address.
 #[test]
 fn who_is_barred_for_two_attempts_stays_so_when_one_is_given_up() {
-    let mut net = Net::new(3, &["10.32.0.0/12"]);
-    net.gossip();
-    net.settle();
+    let mut net = Net::settled(3);
     let dead = net.hosts[2].me();
     for round in [1, 2] {
         net.tell_council(1, round, Body::Prepare { founders: 0, removing: [dead].into() });
@@ -623,9 +631,7 @@ fn who_is_barred_for_two_attempts_stays_so_when_one_is_given_up() {
 
 #[test]
 fn who_bars_for_long_and_may_not_propose_asks_for_the_next_decree() {
-    let mut net = Net::new(3, &["10.32.0.0/12"]);
-    net.gossip();
-    net.settle();
+    let mut net = Net::settled(3);
     let dead = net.hosts[2].me();
     net.tell_council(1, 1, Body::Prepare { founders: 0, removing: [dead].into() });
     assert_eq!(net.hosts[1].plea(net.now), None);
@@ -635,4 +641,43 @@ fn who_bars_for_long_and_may_not_propose_asks_for_the_next_decree() {
     net.tell_council(0, plea.ballot.round, plea.body);
     net.drive_council(0);
     assert_eq!(net.hosts[0].epoch().number, epoch + 1, "the only elector has decided");
+}
+
+#[test]
+fn a_removal_by_force_waits_for_a_majority_but_not_for_who_is_silent() {
+    let mut net = Net::settled(3);
+    let (epoch, dead) = (net.hosts[0].epoch().number, net.hosts[2].me());
+    let patient = net.hosts[0].wish_removal(&[dead].into(), None);
+    net.drive_council(0);
+    assert_eq!(net.hosts[0].is_granted(patient), Some(false), "the second has not answered");
+    let alone_from = net.now + Duration::from_secs(3);
+    net.hosts[0].wish_removal(&[dead].into(), Some(alone_from));
+    net.drive_council(0);
+    assert_eq!(net.hosts[0].is_granted(patient), Some(true), "the only elector agrees");
+    assert_eq!(net.hosts[0].epoch().number, epoch + 1, "as if all had");
+}
+
+#[test]
+fn a_removal_by_force_waits_for_no_majority_that_is_away_or_silent_for_long() {
+    for away in [true, false] {
+        let mut net = Net::settled(3);
+        let [silent, dead] = [1, 2].map(|host| net.hosts[host].me());
+        for _ in 0..3 {
+            net.now = net.now + Duration::from_secs(2);
+            net.drive_council(0);
+        }
+        assert_eq!(net.hosts[0].electors().len(), 3, "two of them would have to agree");
+        let epoch = net.hosts[0].epoch().number;
+        if away {
+            net.away = [silent, dead].into();
+        }
+        let alone_from = net.now + Duration::from_secs(3);
+        let wish = net.hosts[0].wish_removal(&[dead].into(), Some(alone_from));
+        net.drive_council(0);
+        assert_eq!(net.hosts[0].is_granted(wish), Some(away));
+        net.now = alone_from;
+        net.drive_council(0);
+        assert_eq!(net.hosts[0].is_granted(wish), Some(true));
+        assert!(net.hosts[0].epoch().number > epoch + 1, "a branch of its own begins");
+    }
 }
