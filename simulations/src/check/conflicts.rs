@@ -1,5 +1,7 @@
 //! What is held twice is shown, where somebody was removed by force and nothing could prevent it.
 
+use mesh_router::PeerId;
+
 use super::Violation;
 use crate::{host::Host, ledger::Ledger};
 
@@ -14,7 +16,10 @@ pub(crate) fn shown(hosts: &[Host], ledger: &Ledger) -> Result<(), Violation> {
         };
         let said: Vec<_> = there.iter().map(|host| said(host)).collect();
         let named = said.iter().flatten().filter_map(|conflict| conflict.elsewhere.as_ref());
-        let named = named.filter(|(peer, _)| there.iter().any(|host| host.id == *peer)).count();
+        // It may be held for a container that was never answered.
+        let holds = |host: &Host| host.node.ipam().holder_of(address).is_some();
+        let holds = |peer: PeerId| hosts.iter().any(|host| host.id == peer && holds(host));
+        let named = named.filter(|(peer, _)| holds(*peer)).count();
         if there.len() > 1 && (named == 0 || said.contains(&None)) {
             let text = format!("{address} is held by {claimants:?}, and they say {said:?}");
             return Err(Violation::new("conflicts", text));
