@@ -245,7 +245,7 @@ impl Ipam {
         let here = |peer: &&PeerId| **peer == self.me() || around.reachable.contains(peer);
         let voters = electors.difference(&change.removed).filter(here).count();
         let alone = around.now >= *alone_from || voters < quorum(electors.len());
-        (alone && !change.electors.is_empty()).then(|| Change { forced: true, ..change })
+        (alone && !change.electors.is_empty()).then_some(Change { forced: true, ..change })
     }
 
     /// What a wish changes.
