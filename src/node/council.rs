@@ -45,7 +45,7 @@ pub(super) struct Pending {
 #[derive(Debug, Clone)]
 pub(super) enum What {
     Range,
-    Remove { peers: BTreeSet<PeerId>, addresses: u64 },
+    Remove { peers: BTreeSet<PeerId>, addresses: u64, force: bool },
 }
 
 /// The node's part of the council.
@@ -323,7 +323,7 @@ impl Node {
     fn decided(&self, what: &What) -> Reply {
         match what {
             What::Range => Reply::Done,
-            What::Remove { peers, addresses } => Reply::Removed(types::Removed {
+            What::Remove { peers, addresses, .. } => Reply::Removed(types::Removed {
                 peers: peers.iter().copied().collect(),
                 addresses: *addresses,
                 epoch: self.ipam.epoch().number,

@@ -140,7 +140,7 @@ impl Node {
         let addresses = peers.iter().map(|peer| self.ipam.owned_by(*peer)).sum();
         let patience = FORCE_PATIENCE.min(until.since(self.now) / 2);
         let wish = self.ipam.wish_removal(&peers, force.then_some(self.now + patience));
-        let what = What::Remove { peers, addresses };
+        let what = What::Remove { peers, addresses, force };
         self.desk.pending.push(Pending { id, wish, until, what });
         // The council looks at once who is there.
         self.desk.review_at = Time::ZERO;
@@ -159,7 +159,7 @@ impl Node {
         // What was decided is decided.
         self.settle_pending();
         let names_it = |pending: &Pending| match &pending.what {
-            What::Remove { peers, .. } => peers.contains(&by),
+            What::Remove { peers, force, .. } => peers.contains(&by) && !force,
             What::Range => false,
         };
         let (refused, pending) =

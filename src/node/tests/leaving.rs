@@ -73,6 +73,19 @@ fn whoever_nobody_has_heard_of_is_removed_by_a_whole_id_only() {
     assert!(matches!(host.replies[&all], Ok(Reply::Removed(_))), "{:?}", host.replies[&all]);
 }
 
+#[test]
+fn whoever_is_removed_by_force_is_removed_though_it_answers() {
+    for force in [true, false] {
+        let mut host = Host::ready();
+        let peer = PeerId::new([5; 16]);
+        let asked = host.ask(Request::PeerRemove { peers: vec![peer.to_string()], force });
+        assert!(!host.replies.contains_key(&asked), "it is about to be agreed on");
+        host.node.on_peer_message(peer, &codec::encode(&PeerMessage::IAmHere));
+        host.settle();
+        assert_eq!(host.replies[&asked].is_ok(), force, "{:?}", host.replies[&asked]);
+    }
+}
+
 /// Gives a chunk to a peer of which nothing else is known.
 fn grant(host: &mut Host, peer: PeerId) {
     let range = host.node.ipam.ranges()[0];
