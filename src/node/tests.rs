@@ -58,7 +58,11 @@ fn rows(disk: &BTreeMap<(Table, Vec<u8>), Vec<u8>>) -> Vec<Row> {
 
 impl Host {
     fn start(disk: BTreeMap<(Table, Vec<u8>), Vec<u8>>) -> Self {
-        let node = Node::restore(config(), rows(&disk), Time::ZERO).unwrap();
+        Self::start_as(config(), disk)
+    }
+
+    fn start_as(config: NodeConfig, disk: BTreeMap<(Table, Vec<u8>), Vec<u8>>) -> Self {
+        let node = Node::restore(config, rows(&disk), Time::ZERO).unwrap();
         let mut host = Self {
             node,
             disk,

@@ -144,6 +144,35 @@ fn whoever_lost_its_disk_does_not_rely_on_one_that_may_be_old() {
     assert!(!host.node.recalling, "the one that was asked has compared its own disk");
 }
 
+/// Somebody who is away may have been given something that is not in the image.
+#[test]
+fn an_old_disk_waits_for_the_others_while_it_is_awake_and_once_it_was_told() {
+    let mut host = Host::ready();
+    grant(&mut host, PeerId::new([2; 16]));
+    let config = NodeConfig { trusted_disk: false, ..config() };
+    let mut host = Host::start_as(config, host.disk);
+    let (link, peer) = (LinkId(1), PeerId::new([3; 16]));
+    let remote = "192.0.2.3:7780".parse().unwrap();
+    host.input(Input::LinkUp(LinkUp { link, peer, incarnation: 1, remote, dialled: None }));
+    let frame = |frame: Frame| Input::Frame { link, bytes: frame.encode() };
+    let hears = |host: &mut Host, seconds: u64| {
+        for _ in 0..seconds {
+            host.input(frame(Frame::Heartbeat { digest: Digest::default() }));
+            host.wait(Duration::from_secs(1));
+        }
+        host.node.is_unsure()
+    };
+    assert!(hears(&mut host, 20), "nobody has told it anything");
+    host.input(frame(Frame::Hello { vectors: Default::default(), founding: 0 }));
+    for pull in 1..9 {
+        host.input(frame(Frame::Synced { pull, word: Word::Settled }));
+    }
+    assert!(hears(&mut host, 5), "the other may know more");
+    host.wait(Duration::from_secs(3600));
+    assert!(host.node.is_unsure(), "it slept");
+    assert!(!hears(&mut host, 10));
+}
+
 /// A grant came when its receiver was gone: that is shown until somebody takes the addresses.
 #[test]
 fn whose_addresses_nobody_can_use_is_shown_with_what_to_do() {
