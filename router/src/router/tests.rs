@@ -15,7 +15,7 @@ use crate::{
 mod world;
 mod relay;
 
-use world::{Blobs, Host, World, address, peer, secs};
+use world::{Blobs, Host, Shared, World, address, peer, secs};
 
 #[test]
 fn a_link_makes_two_hosts_equal_at_once() {
@@ -363,6 +363,34 @@ fn a_host_says_what_its_word_is_worth() {
     world.link(1, 3);
     world.run(secs(30));
     assert_eq!(word(&world, 1), Some(Word::Settled), "the third was told by one that is settled");
+}
+
+/// Found by simulation: the host barred somebody whose entries it was told.
+#[test]
+fn who_could_not_take_a_part_of_what_it_was_told_was_not_told_all() {
+    let mut other = Store::<Shared>::new(peer(2));
+    let empty = other.announced();
+    other.write(1, 7);
+    other.mark_durable(1);
+    let part = other.announced();
+    other.write(2, 7);
+    other.mark_durable(2);
+    for (since, settles) in [(empty, true), (part, false)] {
+        let mut world = World::unsettled(&[1]);
+        let (link, now) = (LinkId(1), world.now);
+        let up = world.up(link, 2, false, 1);
+        world.tell((1, up));
+        let host = world.host(1);
+        let mut hears = |frame: Frame| {
+            host.router.on_frame(link, &frame.encode(), &mut replicas!(host), now);
+            (host.router.pulls, host.router.is_settled())
+        };
+        let (pull, _) = hears(Frame::Hello { vectors: Default::default(), founding: 0 });
+        let bytes = other.delta(&Cursor::at(since), |_| true, usize::MAX).bytes;
+        hears(Frame::Delta { kind: Kind::Ring, bytes });
+        let (_, settled) = hears(Frame::Synced { pull, word: Word::Settled });
+        assert_eq!(settled, settles);
+    }
 }
 
 #[test]
