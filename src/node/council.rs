@@ -400,12 +400,14 @@ impl Node {
     }
 
     /// Whether the mesh is new: there is nothing that this host could have written and lost, unless
-    /// its disk is an old one.
+    /// its disk is an old one and nobody has told it so yet.
     pub(super) fn was_just_founded(&self) -> bool {
         let me = self.config.me;
+        let wrote = self.ipam.store().own_counter() > 0;
         let owned =
             |value: RingValue| matches!(value, RingValue::Owned { owner, .. } if owner == me);
         self.founding.is_some()
+            && !wrote
             && self.router.members().is_empty()
             && self.ipam.store().iter().any(|(_, entry)| owned(entry.value))
     }

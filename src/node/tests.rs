@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use mesh_ipam::{RingKey, RingValue};
-use mesh_router::MeshId;
+use mesh_router::{Kind, MeshId, Replica, frame::Frame, store::Cursor};
 
 use super::{
     event::{LinkId, LinkUp, Secret, Table, Write},
@@ -326,6 +326,33 @@ fn a_disk_from_the_moment_of_founding_may_be_an_old_one() {
         assert!(node.ipam.owns_anything(node.config.me));
         assert_eq!(node.is_unsure(), !trusted_disk, "others may know more");
     }
+}
+
+#[test]
+fn a_disk_from_before_the_founding_is_told_what_was_given_away_since() {
+    let mut host = Host::start(BTreeMap::new());
+    let targets = vec!["192.0.2.2:7780".parse().unwrap()];
+    let (credentials, ranges) = (credentials(), vec![]);
+    host.ask(Request::Found { credentials, ranges, founders: 1, targets });
+    while !host.disk.keys().any(|(_, key)| key == b"founding") {
+        assert!(host.persist_one());
+    }
+    let disk = host.disk.clone();
+    host.settle();
+    leaving::grant(&mut host, PeerId::new([2; 16]));
+    let ring = host.node.ipam.delta(&Cursor::default(), &|_| true, usize::MAX).bytes;
+    let mut image = Host::start_as(NodeConfig { trusted_disk: false, ..config() }, disk);
+    let (link, peer) = (LinkId(1), PeerId::new([2; 16]));
+    let remote = "192.0.2.3:7780".parse().unwrap();
+    image.input(Input::LinkUp(LinkUp { link, peer, incarnation: 1, remote, dialled: None }));
+    for frame in [
+        Frame::Hello { vectors: Default::default(), founding: 0x0101_0101 },
+        Frame::Delta { kind: Kind::Ring, bytes: ring },
+    ] {
+        image.input(Input::Frame { link, bytes: frame.encode() });
+    }
+    assert!(image.node.ipam.owns_anything(image.node.config.me));
+    assert!(image.node.is_unsure(), "it was not told all");
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn whoever_is_removed_by_force_is_removed_though_it_answers() {
 }
 
 /// Gives a chunk to a peer of which nothing else is known.
-fn grant(host: &mut Host, peer: PeerId) {
+pub(super) fn grant(host: &mut Host, peer: PeerId) {
     let range = host.node.ipam.ranges()[0];
     let (address, seen, own) = (None, 0, 0);
     let request = SpaceRequest { id: 1, range, address, seen, own, urgent: true, held_by: None };
