@@ -277,7 +277,7 @@ impl Node {
 
     /// Who has yet to confirm: the heir, and who was asked for space and may still give some. After
     /// a restart that may be any owner; those who are away are not waited for.
-    fn unconfirmed(&self, heir: PeerId) -> BTreeSet<PeerId> {
+    pub(super) fn unconfirmed(&self, heir: PeerId) -> BTreeSet<PeerId> {
         let confirmed = self.leaving.as_ref().map(|leaving| &leaving.confirmed);
         let has = |peer: &PeerId| confirmed.is_some_and(|confirmed| confirmed.contains(peer));
         let paths = self.router.paths();

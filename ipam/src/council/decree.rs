@@ -419,6 +419,35 @@ mod tests {
     }
 
     #[test]
+    fn a_host_with_more_blocks_than_a_decree_has_writes_is_removed_by_several() {
+        let [mut giver, mut proposer] = [1, 2].map(|n| Ipam::new(peer(n)));
+        giver.found(&["10.32.0.0/12".parse().unwrap()]).unwrap();
+        let fragments = WRITES_MAX as u128 + 100;
+        for n in 0..fragments {
+            let address = (10 << 24) + (32 << 16) + 32 * n;
+            giver.write_grant(Block::at(Family::V4, address, 28), peer(3));
+        }
+        giver.refresh();
+        persist(&mut giver);
+        tell(&giver, &mut proposer);
+        let (mut left, by_giver) = (vec![], giver.owned_by(peer(1)));
+        for _ in 0..3 {
+            left.push(proposer.owned_by(peer(3)));
+            let (removed, electors) = (BTreeSet::from([peer(3)]), BTreeSet::from([peer(1)]));
+            let decree = proposer.draft(&Change { removed, electors, ..Change::default() });
+            assert!(decree.is_sound());
+            proposer.carry_out(&decree);
+            giver.carry_out(&decree);
+        }
+        assert_eq!(left[0], 16 * fragments as u64);
+        assert!(left[1] > 0 && left[1] < left[0] / 50, "{left:?}");
+        assert_eq!(left[2], 0);
+        assert_eq!(giver.owned_by(peer(1)), by_giver);
+        assert_eq!(giver.owned_by(peer(2)), left[0]);
+        assert_eq!(giver.routes(), proposer.routes());
+    }
+
+    #[test]
     fn old_removals_are_forgotten_and_who_missed_them_starts_over() {
         let mut keeper = Ipam::new(peer(1));
         keeper.found(&["10.32.0.0/12".parse().unwrap()]).unwrap();

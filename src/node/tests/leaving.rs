@@ -60,6 +60,24 @@ fn whoever_left_waits_for_its_heirs_too() {
     assert!(!host.node.recalling);
 }
 
+/// After a start it has forgotten whom it had asked for space.
+#[test]
+fn whoever_leaves_after_a_start_has_every_owner_confirm_that_it_reaches() {
+    let [heir, linked, away] = [2, 3, 4].map(|n| PeerId::new([n; 16]));
+    let mut host = Host::ready();
+    for peer in [heir, linked, away] {
+        grant(&mut host, peer);
+    }
+    let mut again = host.restart();
+    for (host, waits_for) in [(&mut host, vec![heir]), (&mut again, vec![heir, linked])] {
+        for (link, peer) in [(LinkId(1), heir), (LinkId(2), linked)] {
+            let remote = "192.0.2.3:7780".parse().unwrap();
+            host.input(Input::LinkUp(LinkUp { link, peer, incarnation: 1, remote, dialled: None }));
+        }
+        assert_eq!(host.node.unconfirmed(heir), BTreeSet::from_iter(waits_for));
+    }
+}
+
 /// Somebody who is back may wait for a host that nobody else has heard of.
 #[test]
 fn whoever_nobody_has_heard_of_is_removed_by_a_whole_id_only() {
