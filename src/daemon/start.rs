@@ -214,48 +214,47 @@ async fn turn(
     }
 }
 
-/// A host without state does what the configuration says, or comes back to the mesh it was in. What
-/// it gives resolves when that is impossible for good.
+/// A host without state does what the configuration says, or comes back to the mesh it was in. One
+/// with state goes on, and dials whom the configuration names. What it gives resolves when that is
+/// impossible for good.
 fn enter(config: &Config, driver: &Driver, handle: &NodeHandle) -> mpsc::Receiver<anyhow::Error> {
     let (fatal, failed) = mpsc::channel(1);
-    if driver.credentials.is_some() {
+    let handle = handle.clone();
+    let member = driver.credentials.clone();
+    let kept = Keepsake::read(&config.state_dir).filter(|_| member.is_none());
+    if let Some((credentials, kept)) = kept.and_then(|kept| Some((kept.credentials()?, kept))) {
+        tracing::warn!(
+            "this host was in mesh {} and its state is lost: joining it again, through {:?}",
+            credentials.mesh,
+            kept.targets
+        );
+        let kept = kept.targets.iter().map(ToString::to_string);
+        let targets = kept.filter_map(|address| Target::parse(&address).ok()).collect();
+        tokio::spawn(join(handle, Entry::Join, credentials, targets));
         return failed;
     }
-    let handle = handle.clone();
-    match (Keepsake::read(&config.state_dir), &config.start) {
-        (Some(kept), _) if kept.credentials().is_some() => {
-            let credentials = kept.credentials().unwrap_or_else(|| unreachable!("just seen"));
-            tracing::warn!(
-                "this host was in mesh {} and its state is lost: joining it again, through {:?}",
-                credentials.mesh,
-                kept.targets
-            );
-            let targets: Vec<Target> = kept
-                .targets
-                .iter()
-                .filter_map(|address| Target::parse(&address.to_string()).ok())
-                .collect();
-            tokio::spawn(join(handle, Entry::Join, credentials, targets));
+    let (entry, given, targets) = match config.start.clone() {
+        Start::Wait | Start::Init { .. } if member.is_some() => return failed,
+        Start::Wait => {
+            tracing::info!("waiting for `meshctl init` or `meshctl join`");
+            return failed;
         }
-        (_, Start::Wait) => tracing::info!("waiting for `meshctl init` or `meshctl join`"),
-        (_, Start::Init { ranges }) => {
-            let ranges = ranges.clone();
+        Start::Init { ranges } => {
             tokio::spawn(async move {
                 if let Err(error) = init(handle, ranges).await {
                     let _ = fatal.send(error).await;
                 }
             });
+            return failed;
         }
-        (_, Start::Join { targets, credentials: Some(credentials) }) => {
-            tokio::spawn(join(handle, Entry::Join, credentials.clone(), targets.clone()));
+        Start::Join { targets, credentials } => (Entry::Join, credentials, targets),
+        Start::Found { founders, ranges, targets, credentials } => {
+            (Entry::Found { founders, ranges }, credentials, targets)
         }
-        (_, Start::Found { founders, ranges, targets, credentials: Some(credentials) }) => {
-            let entry = Entry::Found { founders: *founders, ranges: ranges.clone() };
-            tokio::spawn(join(handle, entry, credentials.clone(), targets.clone()));
-        }
-        (_, Start::Join { credentials: None, .. } | Start::Found { credentials: None, .. }) => {
-            let _ = fatal.try_send(super::config::ConfigError::token_missing().into());
-        }
+    };
+    match given.or(member) {
+        Some(credentials) => drop(tokio::spawn(join(handle, entry, credentials, targets))),
+        None => drop(fatal.try_send(super::config::ConfigError::token_missing().into())),
     }
     failed
 }

@@ -77,10 +77,7 @@ impl Node {
         let begun = match request {
             Request::Found { credentials, ranges, founders, targets } => {
                 let patience = until.since(self.now);
-                let result = self
-                    .check_joining(&targets)
-                    .and_then(|()| self.begin_founding_anew(&credentials, &ranges, founders));
-                return match result {
+                return match self.begin_founding_anew(&credentials, &ranges, founders, &targets) {
                     Ok(()) => self.join(id, credentials, &targets, patience),
                     Err(refusal) => self.reply(id, Err(refusal)),
                 };
@@ -101,14 +98,21 @@ impl Node {
         }
     }
 
+    /// Who is in that mesh already just goes on, and dials the others.
     fn begin_founding_anew(
         &mut self,
         credentials: &Credentials,
         ranges: &[IpNetwork],
         founders: u16,
+        targets: &[SocketAddr],
     ) -> Result<(), Refusal> {
+        self.check_joining(credentials, targets)?;
+        if self.mesh_id() == Some(credentials.mesh) {
+            return Ok(());
+        }
         let ranges = self.checked_ranges(ranges, credentials.mesh)?;
         let ranges: Vec<Block> = ranges.iter().map(|range| Block::from(*range)).collect();
+        self.give_up_mesh();
         self.begin_founding(Founding { founders, ranges })?;
         self.write_founding();
         Ok(())
@@ -434,7 +438,7 @@ impl Node {
     }
 
     /// Each target to which there is no link, and why.
-    fn absent_targets(&self) -> impl Iterator<Item = String> {
+    pub(super) fn absent_targets(&self) -> impl Iterator<Item = String> {
         let linked = |target: SocketAddr| self.router.links().any(|up| up.remote == target);
         let absent = self.router.targets().filter(move |(target, _)| !linked(*target));
         absent.map(|(target, _)| {

@@ -141,6 +141,7 @@ impl Node {
         if leaving.until <= self.now {
             let id = leaving.id;
             let text = match leaving.stage {
+                _ if !settled => self.unsettled_words(),
                 LeavingStage::Handing { heir, .. } => self.unconfirmed_words(heir),
                 LeavingStage::Parting { .. } | LeavingStage::Clearing { done: true } => {
                     "no peer could be reached that may take our blocks over".to_owned()
@@ -151,7 +152,12 @@ impl Node {
             self.ipam.stay();
             self.describe_due = true;
             self.replan();
-            let hint = "nothing is lost: this host is still a member; try again";
+            let hint = if settled {
+                "nothing is lost: this host is still a member; try again"
+            } else {
+                "it may own addresses that it would take along; if it was never in that mesh, join \
+                 another, or stop meshd and remove its state directory"
+            };
             self.reply(id, Err(Refusal::new(Code::Timeout, text, hint)));
         }
     }

@@ -1,60 +1,30 @@
-//! Init and join: how a host becomes a member of a mesh. `leaving` is how it stops being one.
+//! Being a member: founding a mesh alone, its ranges, and why a host is not ready. `joining` is how
+//! it enters through others, `leaving` how it stops being one.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::collections::BTreeSet;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use mesh_ipam::{Block, Wanted, ring::RANGES_MAX};
 use mesh_router::{
-    MeshId, Mutation, PeerId, Time,
-    link::LinkUp,
+    MeshId, PeerId,
     member::{self, ENDPOINTS_MAX, Info},
-    mutation,
 };
 
 use super::{
     Node,
     attaching::gateway_holder,
-    event::{Credentials, DialError, Output, RequestId, Underlay},
+    event::{Credentials, Output, Underlay},
+    joining::in_a_mesh,
     request::{Code, Refusal, Reply},
 };
 use crate::api::types;
 
-/// An asker with this much patience is not an asker but a configuration: it is never given up.
-const PATIENCE_FOR_EVER: Duration = Duration::from_secs(1 << 31);
-/// Targets that one host dials. Chosen: any few members lead to all the others.
-const TARGETS_MAX: usize = 256;
 /// Ranges that can be founded: from a /8 to a /29 in IPv4, from a /16 to a /112 in IPv6.
 const IPV4_LENGTHS: std::ops::RangeInclusive<u8> = 8..=29;
 const IPV6_LENGTHS: std::ops::RangeInclusive<u8> = 16..=112;
-
-/// A join that is under way.
-#[derive(Debug)]
-pub(super) struct Joining {
-    pub(super) id: RequestId,
-    /// `None`: go on for ever.
-    until: Option<Time>,
-    /// What became of each target so far.
-    targets: BTreeMap<SocketAddr, Option<DialError>>,
-}
-
-impl Joining {
-    pub(super) fn poll_timeout(&self) -> Option<Time> {
-        self.until
-    }
-
-    /// Why there is no link yet, target by target.
-    pub(super) fn why(&self) -> String {
-        let each = self.targets.iter().map(|(target, error)| match error {
-            Some(error) => format!("{target}: {error}"),
-            None => format!("{target}: not answered yet"),
-        });
-        each.collect::<Vec<_>>().join("; ")
-    }
-}
+/// Loopback, link-local, multicast, and what stands for no address or for IPv4 (RFC 6890).
+const SPECIAL: [&str; 7] =
+    ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::/16", "fe80::/10", "ff00::/8"];
 
 impl Node {
     pub(super) fn mesh_id(&self) -> Option<MeshId> {
@@ -92,54 +62,15 @@ impl Node {
         Ok(ranges)
     }
 
-    pub(super) fn join(
-        &mut self,
-        id: RequestId,
-        credentials: Credentials,
-        targets: &[SocketAddr],
-        patience: Duration,
-    ) {
-        if let Err(refusal) = self.check_joining(targets) {
-            return self.reply(id, Err(refusal));
-        }
-        self.enter(credentials);
-        self.begin_recall();
-        if mutation::on(Mutation::SettleUntold) {
-            self.router.settle(self.now);
-        }
-        let targets = &targets[..targets.len().min(TARGETS_MAX)];
-        for target in targets {
-            self.router.add_target(*target);
-            self.write_target(*target, true);
-        }
-        let until = (patience < PATIENCE_FOR_EVER).then(|| self.now + patience);
-        let targets = targets.iter().map(|target| (*target, None)).collect();
-        self.joining = Some(Joining { id, until, targets });
-    }
-
-    fn enter(&mut self, credentials: Credentials) {
+    pub(super) fn enter(&mut self, credentials: Credentials) {
         self.write_credentials(&credentials);
         self.mesh = Some(credentials.clone());
         self.keep_promises();
         self.outputs.push_back(Output::Membership(Some(credentials)));
     }
 
-    pub(super) fn check_joining(&self, targets: &[SocketAddr]) -> Result<(), Refusal> {
-        self.check_outside()?;
-        if targets.is_empty() {
-            let text = "no target to join through";
-            return Err(Refusal::new(Code::Invalid, text, "name a host of the mesh"));
-        }
-        Ok(())
-    }
-
     fn check_outside(&self) -> Result<(), Refusal> {
-        let Some(mesh) = &self.mesh else { return Ok(()) };
-        Err(Refusal::new(
-            Code::Conflict,
-            format!("this host is in mesh {} already", mesh.mesh),
-            "run `meshctl leave` first",
-        ))
+        self.mesh_id().map_or(Ok(()), |mesh| Err(in_a_mesh(mesh, "")))
     }
 
     /// A range must not cover what the host reaches elsewhere: its traffic would be stolen.
@@ -166,48 +97,6 @@ impl Node {
 
     pub(super) fn token(&self) -> Result<Reply, Refusal> {
         self.mesh.clone().map(Reply::Token).ok_or_else(super::not_in_a_mesh)
-    }
-
-    pub(super) fn connect(&mut self, target: SocketAddr) -> Result<Reply, Refusal> {
-        if self.mesh.is_none() {
-            return Err(super::not_in_a_mesh());
-        }
-        let known = self.router.targets().any(|(known, _)| known == target);
-        if !known && self.router.targets().count() >= TARGETS_MAX {
-            let text = format!("{TARGETS_MAX} targets are dialled already, as many as may be");
-            return Err(Refusal::new(Code::Conflict, text, "`meshctl forget ADDR` makes room"));
-        }
-        self.router.add_target(target);
-        self.write_target(target, true);
-        Ok(Reply::Done)
-    }
-
-    pub(super) fn forget(&mut self, target: SocketAddr) -> Result<Reply, Refusal> {
-        if !self.router.remove_target(target) {
-            return Err(Refusal::new(
-                Code::NotFound,
-                format!("{target} is not a target"),
-                "`meshctl status targets` lists them",
-            ));
-        }
-        self.write_target(target, false);
-        Ok(Reply::Done)
-    }
-
-    pub(super) fn joined_link(&mut self, up: &LinkUp) {
-        if let (Some(joining), Some(target)) = (&mut self.joining, up.dialled) {
-            joining.targets.insert(target, None);
-        }
-    }
-
-    pub(super) fn dial_failed(&mut self, target: SocketAddr, error: DialError) {
-        if let Some(slot) = self.joining.as_mut().and_then(|join| join.targets.get_mut(&target)) {
-            *slot = Some(error.clone());
-        }
-        if error == DialError::Twin {
-            self.note_twin(target);
-        }
-        self.router.dial_failed(target, error, self.now);
     }
 
     pub(super) fn underlay_changed(&mut self, mut underlay: Underlay) {
@@ -242,52 +131,6 @@ impl Node {
         }
         self.progress_joining();
         self.progress_leaving();
-    }
-
-    fn progress_joining(&mut self) {
-        let Some(joining) = &self.joining else { return };
-        let id = joining.id;
-        if let Some((range, route)) = self.overlapped_route() {
-            let refusal = Refusal::new(
-                Code::Conflict,
-                format!("the mesh's range {range} overlaps this host's route {route}"),
-                "remove that route, or found the mesh with another --range",
-            );
-            return self.stop_joining(id, refusal);
-        }
-        if self.is_ready() {
-            self.joining = None;
-            let mesh_id = self.mesh.as_ref().map_or_else(MeshId::default, |mesh| mesh.mesh);
-            let ranges = self.ipam.ranges().iter().map(Block::network).collect();
-            self.notice(false, format!("joined mesh {mesh_id}"));
-            return self.reply(id, Ok(Reply::Joined(types::Joined { mesh_id, ranges })));
-        }
-        let Some(until) = joining.until else { return };
-        // Whoever was told everything once is a member, also while no link is up.
-        let heard = self.router.is_settled() || self.router.links().next().is_some();
-        let refused = |error: &Option<DialError>| error.as_ref().is_some_and(DialError::is_refusal);
-        if !heard && joining.targets.values().all(refused) {
-            let text = format!("the mesh refused this host: {}", joining.why());
-            let hint = "check the token with `meshctl token show` on a host of the mesh";
-            self.stop_joining(id, Refusal::new(Code::Conflict, text, hint));
-        } else if until <= self.now && !heard {
-            let text = format!("no host of the mesh answered: {}", joining.why());
-            let hint = "check the address, and that UDP port 7780 is open between the hosts";
-            self.stop_joining(id, Refusal::new(Code::Timeout, text, hint));
-        } else if until <= self.now {
-            let why = self.unready_because().unwrap_or_default();
-            self.joining = None;
-            let hint = "it goes on in the background; `meshctl status` tells when it is ready";
-            let text = format!("joined, but not ready in time: {why}");
-            self.reply(id, Err(Refusal::new(Code::Timeout, text, hint)));
-        }
-    }
-
-    fn stop_joining(&mut self, id: RequestId, refusal: Refusal) {
-        self.notice(true, refusal.message.clone());
-        self.joining = None;
-        self.reply(id, Err(refusal));
-        self.exit();
     }
 
     /// Why attaches cannot be served now; `None` when they can.
@@ -335,11 +178,8 @@ impl Node {
                 self.names(&silent)
             );
         }
-        match (&self.joining, &self.recall_reason) {
-            (Some(joining), _) => format!("waiting for a host of the mesh: {}", joining.why()),
-            (None, Some(why)) => format!("{why}; waiting for a peer that tells the rest"),
-            (None, None) => "waiting for a peer that tells what was lost here".to_owned(),
-        }
+        let deaf = self.deaf_words();
+        self.recall_reason.as_ref().map_or_else(|| deaf.clone(), |why| format!("{why}; {deaf}"))
     }
 
     /// Why no address may be given away, neither to containers nor to peers, although there are
@@ -403,11 +243,14 @@ pub(super) fn check_range(range: &IpNetwork) -> Result<(), Refusal> {
         let hint = format!("use a prefix from /{least} to /{most}");
         return invalid(format!("{range} is too large or too small"), &hint);
     }
-    let ip = range.ip();
-    if ip.is_multicast() || ip.is_loopback() || ip.is_unspecified() {
-        return invalid(format!("{range} cannot be used for hosts"), "use a private range");
+    let special = SPECIAL.map(|text| text.parse().expect("a network"));
+    match special.iter().find(|special| overlap(special, range)) {
+        Some(special) => invalid(
+            format!("{range} overlaps {special}, of which no container can have addresses"),
+            "use a private range, such as a part of 10.0.0.0/8 or of fd00::/8",
+        ),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The given ranges with the default for each family that is not among them: IPv4 first, else in

@@ -25,6 +25,7 @@ mod comparing;
 mod council;
 pub mod desired;
 pub mod event;
+mod joining;
 mod journal;
 mod lease;
 mod leaving;
@@ -58,9 +59,9 @@ use rand_chacha::ChaCha8Rng;
 use self::{
     attachment::Slot,
     event::{BatchId, Credentials, DialError, Input, Notice, Output, RequestId, Row, Underlay},
+    joining::Joining,
     journal::Journal,
     leaving::Leaving,
-    membership::Joining,
     request::{Code, Refusal, Request},
 };
 

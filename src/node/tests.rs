@@ -26,6 +26,7 @@ struct Host {
 }
 
 mod addresses;
+mod joining;
 mod leaving;
 
 fn config() -> NodeConfig {

@@ -10,6 +10,7 @@ mod api;
 mod council;
 mod demo;
 mod fixture;
+mod joining;
 mod lab;
 mod names;
 mod plugin;
