@@ -37,6 +37,11 @@ struct State {
     state: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Conflict {
+    conflict: String,
+}
+
 /// What is counted while serving.
 #[derive(Debug)]
 pub(super) struct Metrics {
@@ -114,6 +119,11 @@ fn snapshot(status: Option<&Status>) -> Registry {
     for (name, help, value) in gauges {
         registry.register(name, help, ConstGauge::new(value));
     }
+    let conflicts = Family::<Conflict, Gauge<i64>>::default();
+    for conflict in &ipam.conflicts {
+        conflicts.get_or_create(&Conflict { conflict: conflict.clone() }).set(1);
+    }
+    registry.register("ipam_conflict", "1 for each, which says both holders", conflicts);
     registry.register(
         "kernel_repairs_remembered",
         "Repairs of the kernel's state that status still lists",

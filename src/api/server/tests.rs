@@ -179,7 +179,7 @@ fn status() -> Status {
             allocated: 2,
             ring_entries: 4,
             ring_digest: "00ff".into(),
-            conflicts: vec![],
+            conflicts: vec![r#"10.32.0.7 is held by a"b and by c"#.to_owned()],
             stranded: vec![],
             epoch: 1,
             electors: vec![],
@@ -398,6 +398,8 @@ async fn metrics_count_requests_and_show_the_status() {
         r#"meshwork_paths{state="up"} 1"#,
         "meshwork_ready 1",
         "meshwork_ipam_addresses_allocated 2",
+        "meshwork_ipam_conflicts 1",
+        r#"meshwork_ipam_conflict{conflict="10.32.0.7 is held by a\"b and by c"} 1"#,
         "meshwork_dns_records 5",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
