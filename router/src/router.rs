@@ -12,6 +12,7 @@ mod knowledge;
 mod reach;
 mod relay;
 mod replication;
+mod routing;
 mod settling;
 mod strangers;
 
@@ -36,13 +37,6 @@ use crate::{
     topology::Hop,
 };
 
-/// How often a routed message may be passed on. Chosen: no sane mesh is wider.
-const HOPS_MAX: u8 = 16;
-/// Bytes on their way into a link beyond which routed messages are dropped: whoever sends them asks
-/// again. Chosen: four windows of replication.
-const ROUTED_BYTES_MAX: usize = 4 * WINDOW_BYTES;
-/// Peers to whom a way back is remembered. Chosen: as many as join or leave at once.
-const WAYS_BACK_MAX: usize = 256;
 /// How long after its link was lost a peer that others reach is still sent packets directly: a
 /// restart of its daemon is over by then, and its data plane never stopped.
 pub const RELAY_AFTER: Duration = Duration::from_millis(1500);
@@ -271,15 +265,14 @@ impl Router {
         (hop.via == peer || given_up).then_some(hop.via)
     }
 
-    /// Sends a message to a peer, over other peers if need be. Returns whether there is a way
-    /// that is not choked; the message may be lost all the same.
-    pub fn send_to(&mut self, to: PeerId, payload: Vec<u8>) -> bool {
-        let frame = Frame::Routed { from: self.me, to, hops_left: HOPS_MAX, payload };
-        self.route(to, frame)
-    }
-
-    /// A link came up.
-    pub fn link_up(&mut self, up: LinkUp, replicas: &Replicas<'_>, now: Time) {
+    /// A link came up. If there is a message for the peer it comes before anything else.
+    pub fn link_up(
+        &mut self,
+        up: LinkUp,
+        message: Option<Vec<u8>>,
+        replicas: &Replicas<'_>,
+        now: Time,
+    ) {
         self.dial_review = true;
         if let Some(target) = up.dialled {
             self.dialer.succeeded(target, up.peer, now, &mut self.rng);
@@ -300,6 +293,10 @@ impl Router {
         self.neighbours.insert(link, Neighbour::new(up, now));
         self.beat_at = self.beat_at.clamp(now, now + HEARTBEAT);
         self.due_by(self.beat_at);
+        if let Some(payload) = message {
+            let routed = Frame::Routed { from: self.me, to: peer, hops_left: 0, payload };
+            self.send(link, false, &routed);
+        }
         let vectors = self.told.vectors(&self.members, replicas).clone();
         let hello = Frame::Hello { vectors, founding: self.founding };
         self.send(link, false, &hello);
@@ -449,26 +446,6 @@ impl Router {
         }
         self.links_changed(now);
         Some(peer)
-    }
-
-    fn route(&mut self, to: PeerId, frame: Frame) -> bool {
-        let path = self.paths.get(&to).and_then(|hop| self.by_peer.get(&hop.via));
-        let Some(&link) = path.or_else(|| self.ways_back.get(&to)) else { return false };
-        if self.neighbours[&link].in_flight >= ROUTED_BYTES_MAX {
-            return false;
-        }
-        self.send(link, true, &frame);
-        true
-    }
-
-    /// Who is not known yet, or says that it leaves, is answered the way its messages came.
-    fn note_way_back(&mut self, from: PeerId, link: LinkId) {
-        if self.paths.contains_key(&from) || self.ways_back.insert(from, link).is_some() {
-            return;
-        }
-        if self.ways_back.len() > WAYS_BACK_MAX {
-            self.ways_back.pop_first();
-        }
     }
 
     fn send(&mut self, link: LinkId, urgent: bool, frame: &Frame) {

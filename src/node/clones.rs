@@ -15,8 +15,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use mesh_router::{
-    PeerId, Time,
+    Mutation, PeerId, Time, codec,
     link::LinkUp,
+    mutation,
     neighbour::{HEARTBEAT, SILENCE_MAX},
 };
 
@@ -45,6 +46,8 @@ struct Runs {
     past: Vec<(u64, SocketAddr)>,
     /// When an earlier one was last seen to come back.
     returned: Option<Time>,
+    /// Where another was heard from just before the present one came, and when that came.
+    before: Option<(SocketAddr, Time)>,
 }
 
 /// Another machine with this host's identity.
@@ -65,14 +68,16 @@ pub(super) struct Clones {
 }
 
 impl Clones {
-    /// Notes who came, and gives the address of its twin if it has one.
-    fn linked(&mut self, up: &LinkUp, now: Time) -> Option<SocketAddr> {
+    /// Notes who came, and says what it is to be told of another with its key, who was heard from
+    /// just before at the given address.
+    fn linked(&mut self, up: &LinkUp, heard: Option<SocketAddr>, now: Time) -> Option<PeerMessage> {
         let came = (up.incarnation, up.remote);
         let runs = self.runs.entry(up.peer).or_insert(Runs {
             present: came,
             at: now,
             past: Vec::new(),
             returned: None,
+            before: None,
         });
         runs.at = now;
         if runs.present.0 != came.0 {
@@ -82,10 +87,16 @@ impl Clones {
             runs.past.retain(|(incarnation, _)| *incarnation != came.0);
             runs.past.insert(0, runs.present);
             runs.past.truncate(PAST_MAX);
+            runs.before = heard.map(|address| (address, now));
         }
         runs.present = came;
-        runs.returned.filter(|at| now.since(*at) < MEMORY)?;
-        runs.past.first().map(|(_, address)| *address)
+        let (_, twin) = *runs.past.first()?;
+        if runs.returned.is_some_and(|at| now.since(at) < MEMORY) {
+            return Some(PeerMessage::Twin { address: twin });
+        }
+        // Its first link may be gone before it has heard that.
+        let (address, _) = runs.before.filter(|(_, at)| now.since(*at) < COMES_BACK)?;
+        Some(PeerMessage::Before { address })
     }
 
     fn told(&mut self, address: SocketAddr, now: Time) {
@@ -108,37 +119,30 @@ impl Clones {
 }
 
 impl Node {
-    /// A peer came; before the router knows. What it is to be told of other machines with its key.
-    pub(super) fn note_incarnation(&mut self, up: &LinkUp) -> Option<PeerMessage> {
+    /// A peer came; before the router knows. What it is to be told of other machines with its key,
+    /// before anything else: else it might believe first that it has been told all.
+    pub(super) fn note_incarnation(&mut self, up: &LinkUp) -> Option<Vec<u8>> {
         let now = self.now;
         let router = &self.router;
         self.clones
             .runs
             .retain(|peer, runs| router.link_to(*peer).is_some() || now.since(runs.at) < MEMORY);
-        if let Some(address) = self.clones.linked(up, now) {
-            return Some(PeerMessage::Twin { address });
-        }
         let heard = router.heard_from(up.peer).is_some_and(|at| now.since(at) < HEARD);
         let old = router.link_to(up.peer).filter(|old| old.incarnation != up.incarnation);
-        old.filter(|_| heard).map(|old| PeerMessage::Before { address: old.remote })
-    }
-
-    /// Tells a peer that has just come of another machine with its key.
-    pub(super) fn tell_twin(&mut self, up: &LinkUp, message: &PeerMessage) {
-        if self.router.link_to(up.peer).is_some_and(|kept| kept.link == up.link) {
-            if let PeerMessage::Twin { address } = message {
-                let name = self.router.name_of(up.peer);
-                let here = up.remote;
-                let text = format!("{name} is two machines with one key, at {here} and {address}");
-                self.notice(true, text);
-            }
-            self.send_to_peer(up.peer, message);
+        let heard = old.filter(|_| heard).map(|old| old.remote);
+        let message = self.clones.linked(up, heard, now)?;
+        if let PeerMessage::Twin { address } = message {
+            let (name, here) = (self.router.name_of(up.peer), up.remote);
+            let text = format!("{name} is two machines with one key, at {here} and {address}");
+            self.notice(true, text);
         }
+        Some(codec::encode(&message))
     }
 
     /// Somebody heard from another process with this host's key just before.
     pub(super) fn told_of_process_before(&mut self, address: SocketAddr) {
-        if self.doubtful && self.is_comparing() && self.clones.before.is_none() {
+        let told = self.is_comparing() || self.recalling;
+        if self.doubtful && told && self.clones.before.is_none() {
             self.clones.before = Some((address, self.now + COMES_BACK));
         }
     }
@@ -152,9 +156,11 @@ impl Node {
         ))
     }
 
-    /// Whether another machine has this host's identity, or may have.
-    pub(super) fn may_have_twin(&self) -> bool {
-        self.has_twin() || self.clones.before(self.now).is_some()
+    /// Whether this disk may be a copy of one that is in use: what another machine with this key
+    /// writes meanwhile is not known here.
+    pub(super) fn may_be_copy(&self) -> bool {
+        let twin = self.has_twin() || self.clones.before(self.now).is_some();
+        self.doubtful && twin && !mutation::on(Mutation::ServeAsCopy)
     }
 
     /// Somebody, or this host itself, saw another machine with this host's identity.
@@ -196,7 +202,32 @@ mod tests {
         let remote = format!("192.0.2.{incarnation}:7780").parse().unwrap();
         let (link, peer) = (LinkId(seconds), PeerId::new([7; 16]));
         let up = LinkUp { link, peer, incarnation, remote, dialled: None };
-        clones.linked(&up, Time::ZERO + Duration::from_secs(seconds))
+        match clones.linked(&up, None, Time::ZERO + Duration::from_secs(seconds))? {
+            PeerMessage::Twin { address } => Some(address),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn whoever_starts_is_told_at_each_link_who_was_heard_from_just_before() {
+        let mut clones = Clones::default();
+        let mut come = |incarnation, heard: Option<&str>, seconds| {
+            let remote = "192.0.2.1:7780".parse().unwrap();
+            let (link, peer) = (LinkId(seconds), PeerId::new([7; 16]));
+            let up = LinkUp { link, peer, incarnation, remote, dialled: None };
+            let heard = heard.map(|heard| heard.parse().unwrap());
+            match clones.linked(&up, heard, Time::ZERO + Duration::from_secs(seconds)) {
+                Some(PeerMessage::Before { address }) => Some(address.to_string()),
+                None => None,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(come(1, None, 0), None);
+        let other = "192.0.2.9:7780";
+        assert_eq!(come(2, Some(other), 1).as_deref(), Some(other));
+        assert_eq!(come(2, None, 2).as_deref(), Some(other), "its first link broke");
+        assert_eq!(come(2, None, 9), None, "it would have come back");
+        assert_eq!(come(3, None, 10), None, "nobody was heard from");
     }
 
     #[test]

@@ -135,9 +135,7 @@ impl Node {
             };
             patience.is_some_and(|patience| waited >= patience)
         };
-        // What another machine with this key writes meanwhile is not known here.
-        let copy = self.doubtful && self.may_have_twin() && !mutation::on(Mutation::ServeAsCopy);
-        let over = over && !copy;
+        let over = over && !self.may_be_copy();
         if over && !self.router.is_settled() {
             // At once, before anything is written.
             self.router.settle(self.now);
@@ -179,9 +177,6 @@ impl Node {
     /// Why a host that may have an old disk does not serve yet.
     pub(super) fn comparing_words(&self) -> Option<String> {
         self.comparing?;
-        if let Some(why) = self.before_words() {
-            return Some(why);
-        }
         let mut others = self.standing_members();
         others.remove(&self.config.me);
         if others.is_empty() {

@@ -257,11 +257,8 @@ impl Node {
             }
             Input::LinkUp(up) => {
                 self.joined_link(&up);
-                let twin = self.note_incarnation(&up);
-                self.router.link_up(up.clone(), &replicas(&mut self.ipam, &mut self.zone), now);
-                if let Some(twin) = twin {
-                    self.tell_twin(&up, &twin);
-                }
+                let message = self.note_incarnation(&up);
+                self.router.link_up(up, message, &replicas(&mut self.ipam, &mut self.zone), now);
             }
             Input::LinkDown { link, reason } => self.router.link_down(link, &reason, now),
             Input::Frame { link, bytes } => {

@@ -40,7 +40,8 @@ impl Node {
             return;
         }
         // Two machines with one identity would each write beyond what the other did, for ever.
-        if self.ipam.is_behind() || self.waits_for_others() || self.has_twin() {
+        let twin = self.has_twin() || self.may_be_copy();
+        if self.ipam.is_behind() || self.waits_for_others() || twin {
             self.router.unsettle();
         } else if self.knows_what_it_gave() {
             let own = [

@@ -3,7 +3,10 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::*;
+use super::{
+    routing::{ROUTED_BYTES_MAX, WAYS_BACK_MAX},
+    *,
+};
 use crate::Kind;
 use crate::{
     frame::Digest,

@@ -191,6 +191,38 @@ fn an_old_disk_waits_for_the_others_while_it_is_awake_and_once_it_was_told() {
     assert!(!hears(&mut host, 10));
 }
 
+/// The disk is a copy of one whose host had not been told all yet. Found by simulation.
+#[test]
+fn a_copy_waits_for_the_original_also_if_it_has_all_to_learn() {
+    let mut joining = Host::start(BTreeMap::new());
+    let targets = vec![at("192.0.2.3:7780")];
+    joining.ask(Request::Join { credentials: credentials(), targets });
+    joining.persist();
+    let config = NodeConfig { trusted_disk: false, ..config() };
+    let mut host = Host::start_as(config, joining.disk);
+    assert!(host.node.recalling && !host.node.is_comparing());
+    let (link, peer) = (LinkId(1), PeerId::new([3; 16]));
+    let remote = "192.0.2.3:7780".parse().unwrap();
+    host.input(Input::LinkUp(LinkUp { link, peer, incarnation: 1, remote, dialled: None }));
+    let address = "192.0.2.7:7780".parse().unwrap();
+    host.node.on_peer_message(peer, &codec::encode(&PeerMessage::Before { address }));
+    let frame = |frame: Frame| Input::Frame { link, bytes: frame.encode() };
+    host.input(frame(Frame::Hello { vectors: Default::default(), founding: 0 }));
+    let mut waits = |seconds: u64| {
+        for _ in 0..seconds {
+            host.input(frame(Frame::Heartbeat { digest: Digest::default() }));
+            for pull in 1..20 {
+                host.input(frame(Frame::Synced { pull, word: Word::Settled }));
+            }
+            host.wait(Duration::from_secs(1));
+        }
+        (host.node.recalling, host.node.unready_because().unwrap_or_default())
+    };
+    let (recalling, words) = waits(3);
+    assert!(recalling && words.contains("192.0.2.7:7780"), "{words}");
+    assert!(!waits(4).0, "it would have come back");
+}
+
 /// A grant came when its receiver was gone: that is shown until somebody takes the addresses.
 #[test]
 fn whose_addresses_nobody_can_use_is_shown_with_what_to_do() {

@@ -170,7 +170,7 @@ impl World {
     pub(super) fn tell(&mut self, (n, up): (u8, LinkUp)) {
         let now = self.now;
         let host = self.host(n);
-        host.router.link_up(up, &replicas!(host), now);
+        host.router.link_up(up, None, &replicas!(host), now);
         self.collect(n);
     }
 
