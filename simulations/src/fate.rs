@@ -187,7 +187,7 @@ impl World {
             credentials: self.credentials.clone(),
             ranges: vec![self.scenario.ranges[self.range]],
             founders: self.scenario.founders.min(u16::try_from(founders).unwrap_or(u16::MAX)),
-            targets: others.map(|other| other.endpoint).collect(),
+            targets: others.map(|other| other.endpoint.into()).collect(),
         };
         self.ask(host, request, 4 * PATIENCE);
     }

@@ -153,6 +153,7 @@ impl World {
         }
         let patience = if self.dice.chance(300) { u64::from(u32::MAX) * 1000 } else { 20_000 };
         let credentials = self.credentials.clone();
+        let targets = targets.into_iter().map(Into::into).collect();
         self.ask(host, Request::Join { credentials, targets }, patience);
     }
 

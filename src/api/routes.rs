@@ -16,7 +16,7 @@ use super::{
         ReleaseRequest, RemoveRequest, Removed, Status, TargetRequest, TokenBody,
     },
 };
-use crate::node::request::{Code, Refusal, Reply, Request};
+use crate::node::request::{Code, JoinTarget, Refusal, Reply, Request};
 
 /// The most targets in one request.
 const TARGETS_MAX: usize = 64;
@@ -109,7 +109,7 @@ pub(super) async fn join(
         let hint = "take the whole token from a member of the mesh";
         Refusal::new(Code::Invalid, error.to_string(), hint)
     })?;
-    let targets = resolve_all(&body.targets, patience / 2).await?;
+    let targets = look_up_all(&body.targets, patience / 2).await?;
     let reply = api.node.ask(Request::Join { credentials, targets }, patience).await?;
     Ok(Json(expect_reply!(reply, Reply::Joined)?))
 }
@@ -322,7 +322,8 @@ pub(super) async fn connect(
     Patience(patience): Patience,
     Body(body): Body<TargetRequest>,
 ) -> Answer<Done> {
-    for address in resolve_all(&[body.target], patience / 2).await? {
+    let found = look_up_all(&[body.target], patience / 2).await?;
+    for address in found.into_iter().filter_map(|lookup| lookup.found.ok()).flatten() {
         let Json(Done { .. }) = done(api.node.ask(Request::Connect(address), patience).await?)?;
     }
     Ok(Json(Done { done: true }))
@@ -336,7 +337,8 @@ pub(super) async fn forget(
     Patience(patience): Patience,
     Body(body): Body<TargetRequest>,
 ) -> Answer<Done> {
-    for address in resolve_all(&[body.target], patience / 2).await? {
+    let found = look_up_all(&[body.target], patience / 2).await?;
+    for address in found.into_iter().filter_map(|lookup| lookup.found.ok()).flatten() {
         let Json(Done { .. }) = done(api.node.ask(Request::Forget(address), patience).await?)?;
     }
     Ok(Json(Done { done: true }))
@@ -365,12 +367,9 @@ fn absolute(name: &str, domain: &str) -> String {
     format!("{bare}.{domain}")
 }
 
-/// Every address of every target. A name that cannot be resolved is an error only when nothing
-/// else could be: the others lead to the mesh as well.
-async fn resolve_all(
-    texts: &[String],
-    limit: Duration,
-) -> Result<Vec<std::net::SocketAddr>, Refusal> {
+/// Looks every target up. A name that cannot be resolved is an error only when nothing else could
+/// be: the others lead to the mesh as well.
+async fn look_up_all(texts: &[String], limit: Duration) -> Result<Vec<JoinTarget>, Refusal> {
     let hint = format!("give one to {TARGETS_MAX} members of the mesh");
     if texts.is_empty() || texts.len() > TARGETS_MAX {
         let message = format!("{} targets were given", texts.len());
@@ -383,23 +382,14 @@ async fn resolve_all(
                 .map_err(|error| Refusal::new(Code::Invalid, error.to_string(), hint.as_str()))?,
         );
     }
-    let mut found = Vec::new();
-    let mut failure = None;
-    for result in futures::future::join_all(targets.iter().map(|t| t.resolve(limit))).await {
-        match result {
-            Ok(addresses) => found.extend(addresses),
-            Err(refusal) => {
-                tracing::warn!(%refusal, "a target is left out");
-                failure = Some(refusal);
-            }
-        }
+    let lookups = futures::future::join_all(targets.iter().map(|t| t.look_up(limit))).await;
+    let failures = lookups.iter().filter_map(|lookup| lookup.found.as_ref().err());
+    let failures: Vec<_> = failures.map(String::as_str).collect();
+    if failures.len() == lookups.len() {
+        let hint = "give an address, or look at /etc/resolv.conf and /etc/hosts of this host";
+        return Err(Refusal::new(Code::Invalid, failures.join("; "), hint));
     }
-    found.sort();
-    found.dedup();
-    match failure {
-        Some(refusal) if found.is_empty() => Err(refusal),
-        _ => Ok(found),
-    }
+    Ok(lookups)
 }
 
 /// This description.

@@ -71,36 +71,22 @@ impl Target {
         Some(SocketAddr::new(self.host.parse().ok()?, self.port))
     }
 
-    /// The target's addresses, by the system's resolver if it is a name.
-    ///
-    /// # Errors
-    /// [`Code::Invalid`](crate::node::request::Code) if the name has none, `Timeout` if nobody
-    /// answered within `limit`.
+    /// The target's addresses, by the system's resolver if it is a name; or that there are none, or
+    /// that nobody answered within `limit`.
     #[cfg(feature = "io")]
-    pub async fn resolve(
-        &self,
-        limit: std::time::Duration,
-    ) -> Result<Vec<SocketAddr>, crate::node::request::Refusal> {
-        use crate::node::request::{Code, Refusal};
-        if let Some(address) = self.literal() {
-            return Ok(vec![address]);
-        }
+    pub async fn look_up(&self, limit: std::time::Duration) -> crate::node::request::JoinTarget {
         let host = &self.host;
-        let hint = "give its address, or look at /etc/resolv.conf and /etc/hosts of this host";
-        let lookup = tokio::net::lookup_host((host.as_str(), self.port));
-        match tokio::time::timeout(limit, lookup).await {
-            Err(_) => Err(Refusal::new(
-                Code::Timeout,
-                format!("host name {host:?} was not resolved within {limit:?}"),
-                hint,
-            )),
-            Ok(Err(error)) => Err(Refusal::new(
-                Code::Invalid,
-                format!("host name {host:?} cannot be resolved: {error}"),
-                hint,
-            )),
-            Ok(Ok(found)) => Ok(found.collect()),
-        }
+        let found = if let Some(address) = self.literal() {
+            Ok(vec![address])
+        } else {
+            let lookup = tokio::net::lookup_host((host.as_str(), self.port));
+            match tokio::time::timeout(limit, lookup).await {
+                Err(_) => Err(format!("host name {host:?} was not resolved within {limit:?}")),
+                Ok(Err(error)) => Err(format!("host name {host:?} cannot be resolved: {error}")),
+                Ok(Ok(found)) => Ok(found.collect()),
+            }
+        };
+        crate::node::request::JoinTarget { target: host.clone(), found }
     }
 }
 

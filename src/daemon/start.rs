@@ -3,7 +3,7 @@
 //! The state directory is locked before anything else is touched: a second meshd changes nothing.
 //! SIGTERM stops the control plane and leaves the data plane standing.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use mesh_dns::Name;
@@ -29,7 +29,7 @@ use crate::{
     node::{
         Node, NodeConfig,
         event::{Credentials, Input, Row},
-        request::{Code, Request},
+        request::{Code, JoinTarget, Request},
     },
     resolver::{self, Resolver},
     storage::{Opened, Storage},
@@ -44,6 +44,8 @@ const BURST: usize = 256;
 const KEEP_EVERY: Duration = Duration::from_secs(10);
 /// A configuration waits for ever.
 const FOR_EVER: Duration = Duration::from_secs(1 << 31);
+/// How long a configured name may take to be resolved.
+const LOOK_UP: Duration = Duration::from_secs(3);
 /// Pause before a configured join is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -285,7 +287,7 @@ impl Entry {
         }
     }
 
-    fn request(&self, credentials: Credentials, targets: Vec<SocketAddr>) -> Request {
+    fn request(&self, credentials: Credentials, targets: Vec<JoinTarget>) -> Request {
         match self {
             Self::Join => Request::Join { credentials, targets },
             Self::Found { founders, ranges } => {
@@ -296,29 +298,40 @@ impl Entry {
     }
 }
 
-/// Joins or founds for ever: a configuration has no patience that ends.
+/// Joins or founds for ever: a configuration has no patience that ends. While a name cannot be
+/// resolved that is tried again, and the node is told what came of it.
 async fn join(handle: NodeHandle, entry: Entry, credentials: Credentials, targets: Vec<Target>) {
     let word = entry.word();
+    let mut told = Vec::new();
+    let mut answer = None;
     loop {
-        let mut addresses = Vec::new();
-        for target in &targets {
-            match target.resolve(Duration::from_secs(3)).await {
-                Ok(found) => addresses.extend(found),
-                Err(error) => tracing::warn!("{word}: {error}"),
+        let lookups = futures::future::join_all(targets.iter().map(|t| t.look_up(LOOK_UP))).await;
+        let waiting = match answer.take().filter(|_| told == lookups) {
+            Some(waiting) => waiting,
+            None => {
+                for why in lookups.iter().filter_map(|lookup| lookup.found.as_ref().err()) {
+                    tracing::warn!("{word}: {why}");
+                }
+                Box::pin(handle.ask(entry.request(credentials.clone(), lookups.clone()), FOR_EVER))
             }
-        }
-        if !addresses.is_empty() {
-            let request = entry.request(credentials.clone(), addresses);
-            match handle.ask(request, FOR_EVER).await {
+        };
+        told = lookups;
+        let resolved = told.iter().all(|lookup| lookup.found.is_ok());
+        let mut waiting = waiting;
+        tokio::select! {
+            result = &mut waiting => match result {
                 Ok(_) => return,
                 // It would be refused again, word by word.
                 Err(refusal) if matches!(refusal.code, Code::Conflict | Code::Invalid) => {
                     tracing::error!("{word}: {}; {}", refusal.message, refusal.hint);
                     return;
                 }
-                Err(refusal) => tracing::warn!("{word}: {}", refusal.message),
-            }
+                Err(refusal) => {
+                    tracing::warn!("{word}: {}", refusal.message);
+                    tokio::time::sleep(RETRY).await;
+                }
+            },
+            () = tokio::time::sleep(RETRY), if !resolved => answer = Some(waiting),
         }
-        tokio::time::sleep(RETRY).await;
     }
 }

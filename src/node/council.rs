@@ -1,13 +1,13 @@
 //! What the mesh decides together, seen from one host: founding, removal, new ranges, the lease.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use ipnetwork::IpNetwork;
 use mesh_ipam::{
     Block, RingValue,
     council::{DECREE, Surroundings, Waits, WishId, message::CouncilMessage},
 };
-use mesh_router::{Kind, PeerId, Time, dialer::Callee, member, store::Return};
+use mesh_router::{Kind, PeerId, Time, member, store::Return};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ use super::{
     lease::Lease,
     peers::PeerMessage,
     removing::Removal,
-    request::{Code, Refusal, Reply, Request},
+    request::{Code, JoinTarget, Refusal, Reply, Request},
 };
 use crate::api::types;
 
@@ -78,7 +78,7 @@ impl Node {
             Request::Found { credentials, ranges, founders, targets } => {
                 let patience = until.since(self.now);
                 return match self.begin_founding_anew(&credentials, &ranges, founders, &targets) {
-                    Ok(()) => self.join(id, credentials, &targets, patience),
+                    Ok(()) => self.join(id, credentials, targets, patience),
                     Err(refusal) => self.reply(id, Err(refusal)),
                 };
             }
@@ -98,22 +98,29 @@ impl Node {
         }
     }
 
-    /// Who is in that mesh already just goes on, and dials the others.
+    /// Who founds that mesh already may be told another number; else who is in it just goes on.
     fn begin_founding_anew(
         &mut self,
         credentials: &Credentials,
         ranges: &[IpNetwork],
         founders: u16,
-        targets: &[SocketAddr],
+        targets: &[JoinTarget],
     ) -> Result<(), Refusal> {
         self.check_joining(credentials, targets)?;
-        if self.mesh_id() == Some(credentials.mesh) {
+        let again = self.mesh_id() == Some(credentials.mesh);
+        if again && self.founding.is_none() {
             return Ok(());
         }
         let ranges = self.checked_ranges(ranges, credentials.mesh)?;
         let ranges: Vec<Block> = ranges.iter().map(|range| Block::from(*range)).collect();
-        self.give_up_mesh();
-        self.begin_founding(Founding { founders, ranges })?;
+        let founding = Founding { founders, ranges };
+        if self.founding.as_ref() == Some(&founding) {
+            return Ok(());
+        }
+        if !again {
+            self.give_up_mesh();
+        }
+        self.begin_founding(founding)?;
         self.write_founding();
         Ok(())
     }
@@ -433,21 +440,9 @@ impl Node {
                 _ => format!("{who} was told {theirs} founders"),
             }
         });
-        let why = self.absent_targets().chain(differing).collect::<Vec<_>>().join("; ");
+        let absent = Some(self.absent_targets()).filter(|words| !words.is_empty());
+        let why = absent.into_iter().chain(differing).collect::<Vec<_>>().join("; ");
         Some(if why.is_empty() { text } else { format!("{text}: {why}") })
-    }
-
-    /// Each target to which there is no link, and why.
-    pub(super) fn absent_targets(&self) -> impl Iterator<Item = String> {
-        let linked = |target: SocketAddr| self.router.links().any(|up| up.remote == target);
-        let absent = self.router.targets().filter(move |(target, _)| !linked(*target));
-        absent.map(|(target, _)| {
-            let call = self.router.call(Callee::Target(target));
-            match call.and_then(|call| call.error.as_ref()) {
-                Some(error) => format!("{target}: {error}"),
-                None => format!("{target}: not answered yet"),
-            }
-        })
     }
 
     fn announce_epoch(&mut self) {

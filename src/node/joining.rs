@@ -1,15 +1,19 @@
 //! Join: how a host becomes a member of a mesh through others, and whom it dials by hand.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use mesh_ipam::Block;
-use mesh_router::{MeshId, Mutation, Time, link::LinkUp, mutation};
+use mesh_router::{MeshId, Mutation, Time, dialer::Callee, link::LinkUp, mutation};
 
 use super::{
     Node,
     attaching::gateway_holder,
     event::{Credentials, DialError, RequestId},
-    request::{Code, Refusal, Reply},
+    request::{Code, JoinTarget, Refusal, Reply},
 };
 use crate::api::types;
 
@@ -24,10 +28,14 @@ pub(super) struct Joining {
     pub(super) id: RequestId,
     /// `None`: go on for ever.
     until: Option<Time>,
-    /// What became of each target so far.
-    targets: BTreeMap<SocketAddr, Option<DialError>>,
+    /// Through whom.
+    targets: Vec<JoinTarget>,
+    /// What became of each address so far.
+    errors: BTreeMap<SocketAddr, Option<DialError>>,
     /// The host was in no mesh before, and is in none again if this comes to nothing.
     enters: bool,
+    /// It has been told everything meanwhile. Then it is a member, whatever becomes of it.
+    told: bool,
 }
 
 impl Joining {
@@ -35,13 +43,10 @@ impl Joining {
         self.until
     }
 
-    /// Why there is no link yet, target by target.
-    fn why(&self) -> String {
-        let each = self.targets.iter().map(|(target, error)| match error {
-            Some(error) => format!("{target}: {error}"),
-            None => format!("{target}: not answered yet"),
-        });
-        each.collect::<Vec<_>>().join("; ")
+    /// Whether somebody must change something first. A configuration waits for that.
+    fn is_refused(&self) -> bool {
+        let refused = |error: &Option<DialError>| error.as_ref().is_some_and(DialError::is_refusal);
+        self.until.is_some() && self.errors.values().all(refused)
     }
 }
 
@@ -52,11 +57,11 @@ impl Node {
         &mut self,
         id: RequestId,
         credentials: Credentials,
-        targets: &[SocketAddr],
+        targets: Vec<JoinTarget>,
         patience: Duration,
     ) {
         let enters = self.mesh_id() != Some(credentials.mesh);
-        if let Err(refusal) = self.check_joining(&credentials, targets) {
+        if let Err(refusal) = self.check_joining(&credentials, &targets) {
             return self.reply(id, Err(refusal));
         }
         if enters {
@@ -67,18 +72,19 @@ impl Node {
                 self.router.settle(self.now);
             }
         }
-        let targets = &targets[..targets.len().min(TARGETS_MAX)];
-        for target in targets {
+        let mut errors = BTreeMap::new();
+        let found = targets.iter().filter_map(|target| target.found.as_ref().ok()).flatten();
+        for target in found.take(TARGETS_MAX) {
             if let Err(refusal) = self.connect(*target) {
                 return self.reply(id, Err(refusal));
             }
+            errors.insert(*target, None);
         }
         let until = (patience < PATIENCE_FOR_EVER).then(|| self.now + patience);
-        let targets = targets.iter().map(|target| (*target, None)).collect();
         let before = self.joining.take();
         // A configuration's is never undone.
         let enters = before.as_ref().map_or(enters, |it| it.enters && it.until.is_some());
-        self.joining = Some(Joining { id, until, targets, enters });
+        self.joining = Some(Joining { id, until, targets, errors, enters, told: false });
         if let Some(before) = before {
             let text = "this host was told once more to join";
             let refusal = Refusal::new(Code::Conflict, text, "that is answered instead of this");
@@ -90,7 +96,7 @@ impl Node {
     pub(super) fn check_joining(
         &self,
         credentials: &Credentials,
-        targets: &[SocketAddr],
+        targets: &[JoinTarget],
     ) -> Result<(), Refusal> {
         if targets.is_empty() {
             let text = "no target to join through";
@@ -162,12 +168,12 @@ impl Node {
 
     pub(super) fn joined_link(&mut self, up: &LinkUp) {
         if let (Some(joining), Some(target)) = (&mut self.joining, up.dialled) {
-            joining.targets.insert(target, None);
+            joining.errors.insert(target, None);
         }
     }
 
     pub(super) fn dial_failed(&mut self, target: SocketAddr, error: DialError) {
-        if let Some(slot) = self.joining.as_mut().and_then(|join| join.targets.get_mut(&target)) {
+        if let Some(slot) = self.joining.as_mut().and_then(|join| join.errors.get_mut(&target)) {
             *slot = Some(error.clone());
         }
         if error == DialError::Twin {
@@ -177,8 +183,11 @@ impl Node {
     }
 
     pub(super) fn progress_joining(&mut self) {
-        let Some(joining) = &self.joining else { return };
-        let id = joining.id;
+        let Some(joining) = &mut self.joining else { return };
+        joining.told |= self.router.is_settled();
+        let (id, until) = (joining.id, joining.until.unwrap_or(Time::MAX));
+        let heard = joining.told || self.router.links().next().is_some();
+        let refused = joining.is_refused();
         if let Some((range, route)) = self.overlapped_route() {
             let refusal = Refusal::new(
                 Code::Conflict,
@@ -195,16 +204,12 @@ impl Node {
             }
             return self.reply(id, Ok(Reply::Joined(types::Joined { mesh_id, ranges })));
         }
-        let Some(until) = joining.until else { return };
-        // Whoever was told everything once is a member, also while no link is up.
-        let heard = self.router.is_settled() || self.router.links().next().is_some();
-        let refused = |error: &Option<DialError>| error.as_ref().is_some_and(DialError::is_refusal);
-        if !heard && joining.targets.values().all(refused) {
-            let text = format!("the mesh refused this host: {}", joining.why());
+        if !heard && refused {
+            let text = format!("the mesh refused this host: {}", self.absent_targets());
             let hint = "check the token with `meshctl token show` on a host of the mesh";
             self.stop_joining(id, Refusal::new(Code::Conflict, text, hint));
         } else if until <= self.now && !heard {
-            let text = format!("no host of the mesh answered: {}", joining.why());
+            let text = format!("no host of the mesh answered: {}", self.absent_targets());
             let hint = "check the address, and that UDP port 7780 is open between the hosts";
             self.stop_joining(id, Refusal::new(Code::Timeout, text, hint));
         } else if until <= self.now {
@@ -225,17 +230,61 @@ impl Node {
         }
     }
 
+    /// Each target to which there is no link, and why.
+    pub(super) fn absent_targets(&self) -> String {
+        let linked = |at: &SocketAddr| self.router.links().any(|up| up.remote == *at);
+        let mut unnamed: BTreeSet<SocketAddr> =
+            self.router.targets().map(|(target, _)| target).collect();
+        let mut words = Vec::new();
+        for JoinTarget { target, found } in self.joining.iter().flat_map(|joining| &joining.targets)
+        {
+            let addresses = match found {
+                Ok(addresses) => addresses,
+                Err(why) => {
+                    words.push(why.clone());
+                    continue;
+                }
+            };
+            unnamed.retain(|address| !addresses.contains(address));
+            let Some(first) = addresses.first().filter(|_| !addresses.iter().any(linked)) else {
+                continue;
+            };
+            let named = !target.contains(&first.ip().to_string());
+            let at = if named { format!("{target} ({first})") } else { first.to_string() };
+            words.push(format!("{at}: {}", self.absence(*first)));
+        }
+        unnamed.retain(|address| !linked(address));
+        words
+            .extend(unnamed.iter().map(|address| format!("{address}: {}", self.absence(*address))));
+        words.join("; ")
+    }
+
+    /// Why there is no link to an address.
+    fn absence(&self, address: SocketAddr) -> String {
+        let errors =
+            self.joining.as_ref().and_then(|joining| joining.errors.get(&address)?.as_ref());
+        let call = self.router.call(Callee::Target(address));
+        errors
+            .or_else(|| call?.error.as_ref())
+            .map_or_else(|| "not answered yet".to_owned(), ToString::to_string)
+    }
+
     /// For whom a host waits that was not told all.
     pub(super) fn deaf_words(&self) -> String {
-        if let Some(joining) = &self.joining {
-            return format!("waiting for a host of the mesh: {}", joining.why());
-        }
+        let absent = self.absent_targets();
         let mut others = self.standing_members();
         others.remove(&self.config.me);
-        let names = if others.is_empty() { "any".to_owned() } else { self.names(&others) };
-        let absent = self.absent_targets().collect::<Vec<_>>().join("; ");
-        let absent = if absent.is_empty() { absent } else { format!(" ({absent})") };
-        format!("waiting for a host of the mesh that tells what this one lacks: {names}{absent}")
+        match (others.is_empty(), absent.is_empty()) {
+            (true, false) => format!("waiting for a host of the mesh: {absent}"),
+            (true, true) => "waiting for a host of the mesh".to_owned(),
+            (false, _) => {
+                let absent = if absent.is_empty() { absent } else { format!(" ({absent})") };
+                let names = self.names(&others);
+                format!(
+                    "waiting for a host of the mesh that tells what was lost here: {names}{absent}"
+                )
+            }
+        }
     }
 }
 

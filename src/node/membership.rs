@@ -164,7 +164,8 @@ impl Node {
     }
 
     pub(super) fn unsettled_words(&self) -> String {
-        let why = self.founding_words().or_else(|| self.comparing_words());
+        let why = self.founding_words().or_else(|| self.before_words());
+        let why = why.or_else(|| self.comparing_words());
         if let Some(why) = why.or_else(|| self.leave_words()) {
             return why;
         }

@@ -8,6 +8,21 @@ use serde::{Deserialize, Serialize};
 use super::event::Credentials;
 use crate::api::types;
 
+/// A target as somebody wrote it, and what looking it up gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinTarget {
+    /// As it was written.
+    pub target: String,
+    /// Its addresses, or in words why there is none.
+    pub found: Result<Vec<SocketAddr>, String>,
+}
+
+impl From<SocketAddr> for JoinTarget {
+    fn from(address: SocketAddr) -> Self {
+        Self { target: address.to_string(), found: Ok(vec![address]) }
+    }
+}
+
 /// A question or an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
@@ -23,7 +38,7 @@ pub enum Request {
         /// Which mesh.
         credentials: Credentials,
         /// Where members of it may be found.
-        targets: Vec<SocketAddr>,
+        targets: Vec<JoinTarget>,
     },
     /// Found a mesh together with others that start with the same number of founders, by agreement.
     Found {
@@ -34,7 +49,7 @@ pub enum Request {
         /// How many hosts found it, this one included.
         founders: u16,
         /// Where the others may be found.
-        targets: Vec<SocketAddr>,
+        targets: Vec<JoinTarget>,
     },
     /// Give addresses back, tell the others, remove everything.
     Leave,

@@ -17,7 +17,7 @@ impl Node {
                 return self.acknowledge(id, result);
             }
             Request::Join { credentials, targets } => {
-                return self.join(id, credentials, &targets, patience);
+                return self.join(id, credentials, targets, patience);
             }
             Request::Found { .. } | Request::PeerRemove { .. } | Request::RangeAdd(_) => {
                 return self.council(id, request, until);

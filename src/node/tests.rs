@@ -8,7 +8,7 @@ use mesh_router::{Kind, MeshId, Replica, frame::Frame, store::Cursor};
 
 use super::{
     event::{LinkId, LinkUp, Secret, Table, Write},
-    request::Reply,
+    request::{JoinTarget, Reply},
     *,
 };
 use crate::api::types::AttachRequest;
@@ -49,6 +49,10 @@ fn config() -> NodeConfig {
 
 fn credentials() -> Credentials {
     Credentials { mesh: MeshId::new([9; 16]), secret: Secret([7; 32]) }
+}
+
+fn at(target: &str) -> JoinTarget {
+    target.parse::<std::net::SocketAddr>().unwrap().into()
 }
 
 fn rows(disk: &BTreeMap<(Table, Vec<u8>), Vec<u8>>) -> Vec<Row> {
@@ -311,7 +315,7 @@ fn a_disk_that_may_be_an_old_one_is_not_written_before_it_is_compared() {
 #[test]
 fn a_disk_from_the_moment_of_founding_may_be_an_old_one() {
     let mut host = Host::start(BTreeMap::new());
-    let targets = vec!["192.0.2.2:7780".parse().unwrap()];
+    let targets = vec![at("192.0.2.2:7780")];
     let (credentials, ranges) = (credentials(), vec![]);
     host.ask(Request::Found { credentials, ranges, founders: 1, targets });
     while !host.disk.keys().any(|(_, key)| key == b"founding") {
@@ -332,7 +336,7 @@ fn a_disk_from_the_moment_of_founding_may_be_an_old_one() {
 #[test]
 fn a_disk_from_before_the_founding_is_told_what_was_given_away_since() {
     let mut host = Host::start(BTreeMap::new());
-    let targets = vec!["192.0.2.2:7780".parse().unwrap()];
+    let targets = vec![at("192.0.2.2:7780")];
     let (credentials, ranges) = (credentials(), vec![]);
     host.ask(Request::Found { credentials, ranges, founders: 1, targets });
     while !host.disk.keys().any(|(_, key)| key == b"founding") {

@@ -43,15 +43,14 @@ fn hosts_that_founded_meshes_apart_come_together_unless_they_would_lose_addresse
 }
 
 #[test]
-fn a_wrong_address_is_mended_by_a_right_one() {
+fn a_wrong_address_or_name_is_mended_by_a_right_one() {
     in_lab(Load::Shared, DEADLINE, || {
         let (_lab, mut hosts) = hosts(3)?;
         hosts[0].start_founding()?;
         hosts[0].wait_ready(PATIENCE)?;
         let (token, right) = (hosts[0].token()?, hosts[0].address().to_string());
         let (first, others) = hosts.split_at_mut(1);
-        let wrong = "192.0.2.250";
-        for host in &mut *others {
+        for (host, wrong) in others.iter_mut().zip(["192.0.2.250", "nowhere.invalid"]) {
             let file = host.directory().join("token");
             std::fs::write(&file, &token)?;
             host.start(&["--join", wrong, "--token-file", &file.to_string_lossy()])?;

@@ -31,7 +31,7 @@ use crate::{
     },
     node::{
         event::{Credentials, Secret},
-        request::{Code, Refusal, Reply, Request as Asked},
+        request::{Code, JoinTarget, Refusal, Reply, Request as Asked},
     },
 };
 
@@ -260,7 +260,12 @@ async fn each_path_asks_the_node_and_answers_in_its_type() {
     client.post::<_, Done>("/v1/forget", &forget).await.unwrap();
     let asked = served.asked();
     assert_eq!(asked.last(), Some(&Asked::Forget("192.0.2.1:7780".parse().unwrap())));
-    let targets = vec!["192.0.2.1:7780".parse().unwrap(), "[2001:db8::1]:9".parse().unwrap()];
+    let target = |target: &str, found: &str| JoinTarget {
+        target: target.to_owned(),
+        found: Ok(vec![found.parse().unwrap()]),
+    };
+    let targets =
+        vec![target("192.0.2.1", "192.0.2.1:7780"), target("2001:db8::1", "[2001:db8::1]:9")];
     assert_eq!(asked[1], Asked::Join { credentials: credentials(), targets });
 }
 

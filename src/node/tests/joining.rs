@@ -7,7 +7,7 @@ fn other_mesh() -> Credentials {
 }
 
 fn join(credentials: Credentials, target: &str) -> Request {
-    Request::Join { credentials, targets: vec![target.parse().unwrap()] }
+    Request::Join { credentials, targets: vec![at(target)] }
 }
 
 fn refusal(host: &Host, id: u64) -> &Refusal {
@@ -28,7 +28,7 @@ fn a_host_without_allocations_goes_to_the_mesh_that_it_is_told_to_join() {
     assert_eq!(again.node.mesh_id(), Some(other_mesh().mesh));
     assert!(again.node.slots.is_empty() && again.node.ipam.ranges().is_empty());
     let words = again.node.unready_because().unwrap();
-    assert!(words.ends_with("any (192.0.2.9:7780: not answered yet)"), "{words}");
+    assert_eq!(words, "waiting for a host of the mesh: 192.0.2.9:7780: not answered yet");
     host.wait(Duration::from_secs(60));
     assert!(refusal(&host, id).message.contains("no host of the mesh answered"));
     assert_eq!(host.node.mesh_id(), None);
@@ -57,7 +57,7 @@ fn a_host_that_would_lose_something_stays_in_its_mesh() {
         tie(&mut host);
         host.settle();
         let before = host.view();
-        let (founders, targets) = (2, vec!["192.0.2.9:7780".parse().unwrap()]);
+        let (founders, targets) = (2, vec![at("192.0.2.9:7780")]);
         let found = Request::Found { credentials: other_mesh(), ranges: vec![], founders, targets };
         for request in [join(other_mesh(), "192.0.2.9:7780"), found] {
             let id = host.ask(request);
@@ -94,6 +94,66 @@ fn whoever_is_told_once_more_to_join_its_mesh_dials_there_too() {
     member.settle();
     assert!(matches!(member.replies[&id], Ok(Reply::Joined(_))), "{:?}", member.replies[&id]);
     assert!(member.node.is_ready());
+}
+
+/// In some clusters a host has a name only when it is up.
+#[test]
+fn names_that_cannot_be_resolved_are_waited_for_in_words() {
+    let target = |name: &str, found: Result<&str, &str>| JoinTarget {
+        target: name.to_owned(),
+        found: found.map(|at| vec![at.parse().unwrap()]).map_err(ToOwned::to_owned),
+    };
+    let unknown = target("host2", Err("host2 cannot be resolved"));
+    let third = target("host3", Ok("192.0.2.3:7780"));
+    let for_ever = Duration::from_secs(1 << 31);
+    let found = |founders: u16, targets: &[JoinTarget]| Request::Found {
+        credentials: credentials(),
+        ranges: vec![],
+        founders,
+        targets: targets.to_vec(),
+    };
+    let mut host = Host::start(BTreeMap::new());
+    let first = host.ask_for(found(3, std::slice::from_ref(&unknown)), for_ever);
+    host.settle();
+    assert!(!host.replies.contains_key(&first), "it waits");
+    host.ask_for(found(3, &[unknown, third.clone()]), for_ever);
+    host.settle();
+    assert_eq!(
+        host.node.unready_because().unwrap(),
+        "waiting for 2 of 3 founders: host2 cannot be resolved; host3 (192.0.2.3:7780): not \
+         answered yet"
+    );
+    let error = DialError::ForeignMesh;
+    host.input(Input::DialFailed { target: "192.0.2.3:7780".parse().unwrap(), error });
+    let words = host.node.unready_because().unwrap();
+    assert!(words.ends_with("host3 (192.0.2.3:7780): it belongs to another mesh"), "{words}");
+    assert_eq!(host.node.mesh_id(), Some(credentials().mesh), "it goes on");
+    let mut host = host.restart();
+    assert!(host.node.unready_because().unwrap().starts_with("waiting for 2 of 3 founders"));
+    host.ask_for(found(2, &[third]), for_ever);
+    host.settle();
+    for host in [&host, &host.restart()] {
+        assert!(host.node.unready_because().unwrap().starts_with("waiting for 1 of 2 founders"));
+    }
+}
+
+/// It waited for space until a peer said that its disk is an old one. Found by simulation.
+#[test]
+fn whoever_was_told_all_is_a_member_also_if_it_is_in_doubt_when_its_patience_ends() {
+    for told in [true, false] {
+        let mut host = Host::start(BTreeMap::new());
+        let id = host.ask_for(join(credentials(), "192.0.2.8:7780"), Duration::from_secs(9));
+        host.settle();
+        if told {
+            host.node.router.settle(host.now);
+            host.wait(Duration::from_secs(1));
+            host.node.is_behind(PeerId::new([3; 16]));
+        }
+        host.wait(Duration::from_secs(9));
+        let words = &refusal(&host, id).message;
+        assert_eq!(host.node.mesh_id().is_some(), told, "{words}");
+        assert_eq!(words.starts_with("joined, but not ready"), told, "{words}");
+    }
 }
 
 #[test]
