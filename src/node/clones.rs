@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use mesh_router::{
     Mutation, PeerId, Time, codec,
-    link::LinkUp,
+    link::{LinkId, LinkUp},
     mutation,
     neighbour::{HEARTBEAT, SILENCE_MAX},
 };
@@ -42,6 +42,8 @@ struct Runs {
     /// The one that was linked last, where, and when.
     present: (u64, SocketAddr),
     at: Time,
+    /// When it was last heard from, if its link is gone.
+    heard: Option<Time>,
     /// Those before it, the newest first.
     past: Vec<(u64, SocketAddr)>,
     /// When an earlier one was last seen to come back.
@@ -68,26 +70,30 @@ pub(super) struct Clones {
 }
 
 impl Clones {
-    /// Notes who came, and says what it is to be told of another with its key, who was heard from
-    /// just before at the given address.
-    fn linked(&mut self, up: &LinkUp, heard: Option<SocketAddr>, now: Time) -> Option<PeerMessage> {
+    /// Notes who came, and says what it is to be told of others with its key; of a link that is to
+    /// be replaced, when it was heard from.
+    fn linked(&mut self, up: &LinkUp, heard: Option<Time>, now: Time) -> Option<PeerMessage> {
         let came = (up.incarnation, up.remote);
         let runs = self.runs.entry(up.peer).or_insert(Runs {
             present: came,
             at: now,
+            heard: None,
             past: Vec::new(),
             returned: None,
             before: None,
         });
+        // A link that was not kept is a sign of life, too.
+        let heard = [heard, runs.heard.take(), Some(runs.at)].into_iter().max().flatten();
         runs.at = now;
         if runs.present.0 != came.0 {
             if runs.past.iter().any(|(incarnation, _)| *incarnation == came.0) {
                 runs.returned = Some(now);
             }
+            let heard = heard.is_some_and(|at| now.since(at) < HEARD);
+            runs.before = heard.then_some((runs.present.1, now));
             runs.past.retain(|(incarnation, _)| *incarnation != came.0);
             runs.past.insert(0, runs.present);
             runs.past.truncate(PAST_MAX);
-            runs.before = heard.map(|address| (address, now));
         }
         runs.present = came;
         let (_, twin) = *runs.past.first()?;
@@ -127,9 +133,7 @@ impl Node {
         self.clones
             .runs
             .retain(|peer, runs| router.link_to(*peer).is_some() || now.since(runs.at) < MEMORY);
-        let heard = router.heard_from(up.peer).is_some_and(|at| now.since(at) < HEARD);
-        let old = router.link_to(up.peer).filter(|old| old.incarnation != up.incarnation);
-        let heard = old.filter(|_| heard).map(|old| old.remote);
+        let heard = router.heard_from(up.peer);
         let message = self.clones.linked(up, heard, now)?;
         if let PeerMessage::Twin { address } = message {
             let (name, here) = (self.router.name_of(up.peer), up.remote);
@@ -137,6 +141,14 @@ impl Node {
             self.notice(true, text);
         }
         Some(codec::encode(&message))
+    }
+
+    /// A link is gone; before the router knows.
+    pub(super) fn note_gone(&mut self, link: LinkId) {
+        let Some(up) = self.router.links().find(|up| up.link == link) else { return };
+        if let Some(runs) = self.clones.runs.get_mut(&up.peer) {
+            runs.heard = self.router.heard_from(up.peer);
+        }
     }
 
     /// Somebody heard from another process with this host's key just before.
@@ -196,26 +208,25 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh_router::link::LinkId;
 
     fn come(clones: &mut Clones, incarnation: u64, seconds: u64) -> Option<SocketAddr> {
         let remote = format!("192.0.2.{incarnation}:7780").parse().unwrap();
         let (link, peer) = (LinkId(seconds), PeerId::new([7; 16]));
         let up = LinkUp { link, peer, incarnation, remote, dialled: None };
-        match clones.linked(&up, None, Time::ZERO + Duration::from_secs(seconds))? {
-            PeerMessage::Twin { address } => Some(address),
-            other => panic!("{other:?}"),
+        match clones.linked(&up, None, Time::ZERO + Duration::from_secs(seconds)) {
+            Some(PeerMessage::Twin { address }) => Some(address),
+            _ => None,
         }
     }
 
     #[test]
     fn whoever_starts_is_told_at_each_link_who_was_heard_from_just_before() {
         let mut clones = Clones::default();
-        let mut come = |incarnation, heard: Option<&str>, seconds| {
-            let remote = "192.0.2.1:7780".parse().unwrap();
+        let mut come = |incarnation: u64, heard: Option<u64>, seconds| {
+            let remote = format!("192.0.2.{incarnation}:7780").parse().unwrap();
             let (link, peer) = (LinkId(seconds), PeerId::new([7; 16]));
             let up = LinkUp { link, peer, incarnation, remote, dialled: None };
-            let heard = heard.map(|heard| heard.parse().unwrap());
+            let heard = heard.map(|heard| Time::ZERO + Duration::from_secs(heard));
             match clones.linked(&up, heard, Time::ZERO + Duration::from_secs(seconds)) {
                 Some(PeerMessage::Before { address }) => Some(address.to_string()),
                 None => None,
@@ -223,11 +234,12 @@ mod tests {
             }
         };
         assert_eq!(come(1, None, 0), None);
-        let other = "192.0.2.9:7780";
-        assert_eq!(come(2, Some(other), 1).as_deref(), Some(other));
-        assert_eq!(come(2, None, 2).as_deref(), Some(other), "its first link broke");
-        assert_eq!(come(2, None, 9), None, "it would have come back");
-        assert_eq!(come(3, None, 10), None, "nobody was heard from");
+        let other = Some("192.0.2.1:7780");
+        assert_eq!(come(2, Some(0), 1).as_deref(), other);
+        assert_eq!(come(2, Some(1), 2).as_deref(), other, "its first link broke");
+        assert_eq!(come(2, Some(8), 9), None, "it would have come back");
+        assert_eq!(come(3, Some(9), 11), None, "nobody was heard from for two seconds");
+        assert_eq!(come(4, None, 12).as_deref(), Some("192.0.2.3:7780"), "it was linked just now");
     }
 
     #[test]

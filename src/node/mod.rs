@@ -260,7 +260,10 @@ impl Node {
                 let message = self.note_incarnation(&up);
                 self.router.link_up(up, message, &replicas(&mut self.ipam, &mut self.zone), now);
             }
-            Input::LinkDown { link, reason } => self.router.link_down(link, &reason, now),
+            Input::LinkDown { link, reason } => {
+                self.note_gone(link);
+                self.router.link_down(link, &reason, now);
+            }
             Input::Frame { link, bytes } => {
                 let mut replicas = replicas(&mut self.ipam, &mut self.zone);
                 self.router.on_frame(link, &bytes, &mut replicas, now);

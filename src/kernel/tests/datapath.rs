@@ -9,12 +9,12 @@ fn containers_reach_each_other(under: Under) {
     let first = hosts[0].container(10);
     let _second = hosts[1].container(20);
     for target in ["10.32.2.20", "fd32::2:20", "10.32.1.1", "fd32::1:1", "10.32.2.1", "fd32::2:1"] {
-        first.sh(&format!("ping -c 2 -i 0.01 -W 1 {target}"));
+        first.sh(&format!("ping -c 2 -i 0.01 -W 5 {target}"));
     }
     // The host itself, with its gateway address as the source.
-    hosts[0].space.sh("ping -c 1 -W 1 10.32.2.20 && ping -c 1 -W 1 fd32::2:20");
+    hosts[0].space.sh("ping -c 1 -W 5 10.32.2.20 && ping -c 1 -W 5 fd32::2:20");
     // Nothing is lost or sent twice to oneself.
-    first.sh("ping -c 1 -s 1402 -M do -W 1 10.32.2.20");
+    first.sh("ping -c 1 -s 1402 -M do -W 5 10.32.2.20");
     assert!(!first.try_sh("ping -c 1 -s 1403 -M do -W 1 10.32.2.20").status.success());
     assert_eq!(hosts[0].kernel().problems(), Vec::<String>::new());
     assert_eq!(hosts[0].kernel().repairs(), Vec::new());
@@ -58,7 +58,7 @@ fn a_relay_takes_over_and_hands_back_without_a_lost_packet() {
             let mut hosts = mesh(3, under);
             let first = hosts[0].container(10);
             let _third = hosts[2].container(30);
-            first.sh("ping -c 1 -W 1 10.32.3.30");
+            first.sh("ping -c 1 -W 5 10.32.3.30");
             let pings = [ping(&first, "10.32.3.30", 800), ping(&first, "fd32::3:30", 800)];
             for via in [2, 3, 2] {
                 hosts[0].route_via(3, via, under);
@@ -78,7 +78,7 @@ fn a_relay_takes_over_and_hands_back_without_a_lost_packet() {
             }
             hosts[2].route_via(1, 2, under);
             hosts[2].program();
-            let text = first.sh("ping -c 1 -W 1 10.32.3.30; ping -c 1 -W 1 fd32::3:30");
+            let text = first.sh("ping -c 1 -W 5 10.32.3.30; ping -c 1 -W 5 fd32::3:30");
             assert!(text.contains("ttl=61"), "host, relay and host have each taken one: {text}");
         }
     });
@@ -90,7 +90,7 @@ fn a_restart_loses_no_packet_and_changes_nothing() {
         let mut hosts = mesh(2, Under::V4);
         let first = hosts[0].container(10);
         let _second = hosts[1].container(20);
-        first.sh("ping -c 1 -W 1 10.32.2.20");
+        first.sh("ping -c 1 -W 5 10.32.2.20");
         let shown = "ip -o link; ip addr show mesh0; ip addr show mesh-vx; ip nexthop; ip route
              ip -6 route show proto 77; nft list ruleset";
         let before = hosts[0].space.sh(shown);

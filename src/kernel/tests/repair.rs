@@ -50,7 +50,7 @@ fn what_others_break_is_put_back_and_told() {
         let mut hosts = mesh(2, Under::V4);
         let first = hosts[0].container(10);
         let _second = hosts[1].container(20);
-        first.sh("ping -c 1 -W 1 10.32.2.20");
+        first.sh("ping -c 1 -W 5 10.32.2.20");
         let host = &mut hosts[0];
         assert_eq!(host.kernel().repairs(), Vec::new());
         for (breakage, told) in [

@@ -27,7 +27,7 @@ fn a_container_gets_exactly_what_its_wiring_says() {
         assert!(port.contains("master mesh0") && port.contains("hairpin on"), "{port}");
         assert!(!port.contains("inet6"), "{port}");
         // The first packet passes at once.
-        hosts[0].space.sh("ping -c 1 -W 1 10.32.1.10 && ping -c 1 -W 1 fd32::1:10");
+        hosts[0].space.sh("ping -c 1 -W 5 10.32.1.10 && ping -c 1 -W 5 fd32::1:10");
     });
 }
 
@@ -42,7 +42,7 @@ fn without_a_default_gateway_only_the_mesh_is_reached() {
         wiring.routes = vec![net("198.51.100.0/24"), net("2001:db8:1::/48")];
         wiring.mtu_bytes = 1300;
         hosts[0].wire(wiring).unwrap();
-        near.sh("ping -c 1 -W 1 10.32.2.20 && ping -c 1 -W 1 fd32::2:20");
+        near.sh("ping -c 1 -W 5 10.32.2.20 && ping -c 1 -W 5 fd32::2:20");
         let routes = near.sh("ip route; ip -6 route; ip -o link");
         assert!(!routes.contains("default via"), "{routes}");
         assert!(routes.contains("198.51.100.0/24 via 10.32.1.1 dev eth0"), "{routes}");
@@ -164,7 +164,7 @@ fn a_wiring_takes_milliseconds() {
                 host.wire(wiring).unwrap();
                 let wired = start.elapsed();
                 // The first packet needs no second try: the port forwards at once.
-                host.space.sh(&format!("ping -c 1 -W 1 10.32.1.{number}"));
+                host.space.sh(&format!("ping -c 1 -W 5 10.32.1.{number}"));
                 std::mem::forget(container);
                 wired
             })
