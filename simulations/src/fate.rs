@@ -6,6 +6,7 @@ use meshwork::node::request::Request;
 
 use crate::{
     check::{Violation, leases::Fenced},
+    host::Host,
     net::IDLE_MAX,
     operate::PATIENCE,
     plan::{Act, Leap},
@@ -151,6 +152,19 @@ impl World {
         for host in self.hosts.iter_mut().filter(|host| peers.contains(&host.id)) {
             host.fenced = Some(Fenced::of(host, decree));
             host.seen.owned.clear();
+        }
+    }
+
+    /// These were removed by force: who knows more of them than the host that did it, and may have
+    /// been given something by them, has to ask for what it holds.
+    pub(crate) fn dispossess_witnesses(&mut self, removed: &[PeerId], by: usize) {
+        let seen = |host: &Host, peer: PeerId| host.node.ipam().store().seen(peer);
+        for peer in removed {
+            let cut = seen(&self.hosts[by], *peer);
+            for host in self.hosts.iter_mut().filter(|host| seen(host, *peer) > cut) {
+                host.dispossessed = true;
+                self.ledger.excused.insert(host.index);
+            }
         }
     }
 

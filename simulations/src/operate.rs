@@ -314,6 +314,9 @@ impl World {
                 // A range that nobody but the dead had heard of is gone with them.
                 let known = |host: &Host| check::ownership::ranges_known(host) > 1;
                 self.widened &= !force || self.hosts.iter().any(known);
+                if force {
+                    self.dispossess_witnesses(&removed.peers, host);
+                }
                 self.removed(&removed.peers);
             }
             (Request::RangeAdd(_), _) => self.widened = true,
