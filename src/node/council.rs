@@ -98,7 +98,8 @@ impl Node {
         }
     }
 
-    /// Who founds that mesh already may be told another number; else who is in it just goes on.
+    /// Who is in that mesh already just goes on. Who founds it must not be told anything else: two
+    /// groups of which each thinks that it is a majority could found it twice.
     fn begin_founding_anew(
         &mut self,
         credentials: &Credentials,
@@ -114,11 +115,17 @@ impl Node {
         let ranges = self.checked_ranges(ranges, credentials.mesh)?;
         let ranges: Vec<Block> = ranges.iter().map(|range| Block::from(*range)).collect();
         let founding = Founding { founders, ranges };
-        if self.founding.as_ref() == Some(&founding) {
-            return Ok(());
-        }
-        if !again {
-            self.give_up_mesh();
+        match &self.founding {
+            Some(before) if again && *before != founding => {
+                let text = format!(
+                    "this host founds that mesh already, with {} founders and its own ranges",
+                    before.founders
+                );
+                let hint = "start as before, or stop meshd, remove its state directory and start";
+                return Err(Refusal::new(Code::Conflict, text, hint));
+            }
+            _ if again => return Ok(()),
+            _ => self.give_up_mesh(),
         }
         self.begin_founding(founding)?;
         self.write_founding();

@@ -46,7 +46,7 @@ impl Joining {
     /// Whether somebody must change something first. A configuration waits for that.
     fn is_refused(&self) -> bool {
         let refused = |error: &Option<DialError>| error.as_ref().is_some_and(DialError::is_refusal);
-        self.until.is_some() && self.errors.values().all(refused)
+        self.until.is_some() && !self.errors.is_empty() && self.errors.values().all(refused)
     }
 }
 

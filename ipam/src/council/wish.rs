@@ -141,7 +141,6 @@ impl Ipam {
             return Err(WishError::Founders(founders));
         }
         self.council.founding = Some(Founding { founders, ranges, lease_seconds, since: None });
-        self.council.differing.clear();
         Ok(())
     }
 

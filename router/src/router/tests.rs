@@ -116,6 +116,28 @@ fn a_new_incarnation_replaces_a_link_that_is_dead_and_does_not_know_it() {
     assert!(world.hosts[&2].router.is_settled(), "host 1 told everything");
 }
 
+/// On one stream, so that nothing overtakes it: what it says may be why all else is not to be
+/// believed.
+#[test]
+fn a_message_for_who_comes_is_said_before_all_else() {
+    let mut world = World::new(&[1, 2]);
+    let [(_, up), _] = world.ends(1, 2);
+    let now = world.now;
+    let host = world.host(1);
+    host.router.link_up(up, Some(b"first".to_vec()), &replicas!(host), now);
+    let sent = std::iter::from_fn(|| host.router.poll_effect()).filter_map(|effect| match effect {
+        Effect::Send { urgent, bytes, .. } => Some((urgent, Frame::decode(&bytes).unwrap())),
+        _ => None,
+    });
+    let sent: Vec<(bool, Frame)> = sent.collect();
+    assert!(
+        matches!(&sent[0], (false, Frame::Routed { to, payload, .. })
+            if *to == peer(2) && payload == b"first"),
+        "{sent:?}"
+    );
+    assert!(matches!(sent[1], (false, Frame::Hello { .. })), "{sent:?}");
+}
+
 #[test]
 fn silence_closes_a_link_and_any_byte_keeps_it() {
     let mut world = World::new(&[1, 2]);

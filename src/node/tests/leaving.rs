@@ -223,6 +223,27 @@ fn a_copy_waits_for_the_original_also_if_it_has_all_to_learn() {
     assert!(!waits(4).0, "it would have come back");
 }
 
+#[test]
+fn whoever_was_heard_from_until_its_link_broke_is_told_to_the_next_with_its_key() {
+    for silent in [0, 2] {
+        let mut host = Host::ready();
+        let up = |link, incarnation, remote: &str| {
+            let (remote, peer) = (remote.parse().unwrap(), PeerId::new([3; 16]));
+            LinkUp { link: LinkId(link), peer, incarnation, remote, dialled: None }
+        };
+        host.input(Input::LinkUp(up(1, 1, "192.0.2.3:7780")));
+        host.wait(Duration::from_secs(3));
+        let bytes = Frame::Heartbeat { digest: Digest::default() }.encode();
+        host.input(Input::Frame { link: LinkId(1), bytes });
+        host.input(Input::LinkDown { link: LinkId(1), reason: "it broke".to_owned() });
+        host.wait(Duration::from_secs(silent));
+        let said = host.node.note_incarnation(&up(2, 2, "192.0.2.9:7780"));
+        let address = "192.0.2.3:7780".parse().unwrap();
+        let before = codec::encode(&PeerMessage::Before { address });
+        assert_eq!(said, (silent == 0).then_some(before));
+    }
+}
+
 /// A grant came when its receiver was gone: that is shown until somebody takes the addresses.
 #[test]
 fn whose_addresses_nobody_can_use_is_shown_with_what_to_do() {
