@@ -71,7 +71,7 @@ impl From<Refusal> for CniError {
             Code::NotReady | Code::Timeout => TRY_AGAIN,
             Code::Invalid => 100,
             Code::NotFound => 101,
-            Code::Conflict => 102,
+            Code::Conflict | Code::Superseded => 102,
             Code::Exhausted => 103,
             Code::Internal => 104,
         };

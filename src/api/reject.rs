@@ -44,7 +44,7 @@ impl From<Refusal> for Rejection {
         let status = match refusal.code {
             Code::Invalid => StatusCode::BAD_REQUEST,
             Code::NotFound => StatusCode::NOT_FOUND,
-            Code::Conflict => StatusCode::CONFLICT,
+            Code::Conflict | Code::Superseded => StatusCode::CONFLICT,
             Code::NotReady => StatusCode::SERVICE_UNAVAILABLE,
             Code::Exhausted => StatusCode::INSUFFICIENT_STORAGE,
             Code::Timeout => StatusCode::GATEWAY_TIMEOUT,

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use mesh_dns::Name;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -106,7 +106,7 @@ fn assemble(
     let (name, me) = (node_config.name.clone(), node_config.me);
     let node = Node::restore(node_config, rows, clock.now()).map_err(|reason| {
         let dir = config.state_dir.display();
-        anyhow::anyhow!(
+        anyhow!(
             "the state in {dir} was written by another version or is damaged: {reason}; \
              move {dir}/state.redb away to join anew"
         )
@@ -190,7 +190,12 @@ async fn turn(
             biased;
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            Some(error) = fatal.recv() => return Err(error),
+            Some(error) = fatal.recv() => {
+                if driver.credentials.is_none() {
+                    return Err(error);
+                }
+                tracing::error!("{error:#}");
+            }
             input = inputs.recv() => {
                 let Some(input) = input else { bail!("the inputs have ended") };
                 let mut next = Some(input);
@@ -217,8 +222,8 @@ async fn turn(
 }
 
 /// A host without state does what the configuration says, or comes back to the mesh it was in. One
-/// with state goes on, and dials whom the configuration names. What it gives resolves when that is
-/// impossible for good.
+/// with state goes on, and dials whom the configuration names. What it gives says why that is
+/// impossible; a host that is in no mesh then ends.
 fn enter(config: &Config, driver: &Driver, handle: &NodeHandle) -> mpsc::Receiver<anyhow::Error> {
     let (fatal, failed) = mpsc::channel(1);
     let handle = handle.clone();
@@ -232,7 +237,7 @@ fn enter(config: &Config, driver: &Driver, handle: &NodeHandle) -> mpsc::Receive
         );
         let kept = kept.targets.iter().map(ToString::to_string);
         let targets = kept.filter_map(|address| Target::parse(&address).ok()).collect();
-        tokio::spawn(join(handle, Entry::Join, credentials, targets));
+        tokio::spawn(join(handle, fatal, Entry::Join, credentials, targets));
         return failed;
     }
     let (entry, given, targets) = match config.start.clone() {
@@ -255,7 +260,7 @@ fn enter(config: &Config, driver: &Driver, handle: &NodeHandle) -> mpsc::Receive
         }
     };
     match given.or(member) {
-        Some(credentials) => drop(tokio::spawn(join(handle, entry, credentials, targets))),
+        Some(credentials) => drop(tokio::spawn(join(handle, fatal, entry, credentials, targets))),
         None => drop(fatal.try_send(super::config::ConfigError::token_missing().into())),
     }
     failed
@@ -300,7 +305,13 @@ impl Entry {
 
 /// Joins or founds for ever: a configuration has no patience that ends. While a name cannot be
 /// resolved that is tried again, and the node is told what came of it.
-async fn join(handle: NodeHandle, entry: Entry, credentials: Credentials, targets: Vec<Target>) {
+async fn join(
+    handle: NodeHandle,
+    fatal: mpsc::Sender<anyhow::Error>,
+    entry: Entry,
+    credentials: Credentials,
+    targets: Vec<Target>,
+) {
     let word = entry.word();
     let mut told = Vec::new();
     let mut answer = None;
@@ -323,8 +334,11 @@ async fn join(handle: NodeHandle, entry: Entry, credentials: Credentials, target
                 Ok(_) => return,
                 // It would be refused again, word by word.
                 Err(refusal) if matches!(refusal.code, Code::Conflict | Code::Invalid) => {
-                    tracing::error!("{word}: {}; {}", refusal.message, refusal.hint);
-                    return;
+                    let error = anyhow!("{word}: {}; {}", refusal.message, refusal.hint);
+                    return drop(fatal.send(error).await);
+                }
+                Err(refusal) if refusal.code == Code::Superseded => {
+                    return tracing::info!("{word}: {}", refusal.message);
                 }
                 Err(refusal) => {
                     tracing::warn!("{word}: {}", refusal.message);

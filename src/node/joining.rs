@@ -87,7 +87,8 @@ impl Node {
         self.joining = Some(Joining { id, until, targets, errors, enters, told: false });
         if let Some(before) = before {
             let text = "this host was told once more to join";
-            let refusal = Refusal::new(Code::Conflict, text, "that is answered instead of this");
+            let hint = "that is answered instead of this";
+            let refusal = Refusal::new(Code::Superseded, text, hint);
             self.reply(before.id, Err(refusal));
         }
     }

@@ -363,7 +363,7 @@ impl Node {
     pub(super) fn exit(&mut self) {
         if let Some(joining) = self.joining.take() {
             let text = "this host was told to leave before it was ready";
-            self.reply(joining.id, Err(Refusal::new(Code::Conflict, text, "join again")));
+            self.reply(joining.id, Err(Refusal::new(Code::Superseded, text, "join again")));
         }
         let mut heirs = BTreeSet::new();
         if let Some(leaving) = self.leaving.take() {

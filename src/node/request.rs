@@ -178,6 +178,8 @@ pub enum Code {
     NotFound,
     /// Somebody else has it, or the host is in another state than the request needs.
     Conflict,
+    /// Another order came, which is carried out instead.
+    Superseded,
     /// This host is in no mesh, or not ready yet: try again later.
     NotReady,
     /// There is no address left that could be given.

@@ -33,20 +33,33 @@ fn refused(output: &meshwork::lab::Output, codes: &[i32], names: &str) -> Result
 }
 
 #[test]
-fn a_range_that_overlaps_a_route_of_the_host_is_refused_at_init() {
+fn a_range_that_overlaps_a_route_of_the_host_is_refused_also_by_who_was_configured() {
     in_lab(Load::Shared, DEADLINE, || {
-        let (_lab, mut hosts) = hosts(1)?;
-        let host = &mut hosts[0];
+        let (_lab, mut hosts) = hosts(2)?;
+        let [host, second] = hosts.as_mut_slice() else { unreachable!("two hosts") };
         host.namespace().ip(&["route", "add", "10.40.0.0/16", "via", "192.0.2.254"])?;
         let range = ["--init", "--range", "10.40.128.0/17"];
         refused(&host.meshd_call(&range).output()?, &[1, 2], "10.40.0.0/16")?;
+        let token = host.directory().join("token").to_string_lossy().into_owned();
+        std::fs::write(&token, host.meshctl(&["token", "new"])?.out)?;
+        let found = ["--founders", "2", "--join", "192.0.2.250", "--token-file", &token];
+        refused(
+            &host.meshd_call(&[&found[..], &range[1..]].concat()).output()?,
+            &[1, 2],
+            "10.40.0.0/16",
+        )?;
         host.start(&[])?;
         wait_until("meshd to listen", PATIENCE, || Ok(host.status().ok()))?;
         let init = ["init", "--range", "10.32.0.0/11"];
         refused(&host.meshctl(&init)?, &[1], "10.40.0.0/16")?;
         let output = host.meshctl(&["init", "--range", "10.64.0.0/12"])?;
         ensure!(output.success(), "a free range was refused too: {output:?}");
-        host.wait_ready(PATIENCE).map(drop)
+        host.wait_ready(PATIENCE)?;
+        second.namespace().ip(&["route", "add", "10.64.1.0/24", "via", "192.0.2.254"])?;
+        std::fs::write(&token, host.token()?)?;
+        let target = host.address().to_string();
+        let join = ["--join", &target, "--token-file", &token];
+        refused(&second.meshd_call(&join).output()?, &[1, 2], "10.64.1.0/24")
     });
 }
 

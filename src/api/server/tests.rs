@@ -333,6 +333,7 @@ async fn refusals_come_through_with_a_fitting_status() {
         (Code::Invalid, 400),
         (Code::NotFound, 404),
         (Code::Conflict, 409),
+        (Code::Superseded, 409),
         (Code::NotReady, 503),
         (Code::Exhausted, 507),
         (Code::Timeout, 504),
