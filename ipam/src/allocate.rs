@@ -65,9 +65,9 @@ pub enum AllocateError {
         /// Who is being asked at this moment.
         asked: Option<PeerId>,
     },
-    /// Neither this host nor any other has a free address of the range.
-    #[error("every address of {0} is in use or kept by its owner")]
-    Exhausted(Block),
+    /// Neither this host nor any other has a free address of these ranges.
+    #[error("every address of {} is in use or kept by its owner", block_words(.0))]
+    Exhausted(Vec<Block>),
     /// The host is giving its addresses away.
     #[error("this host is leaving the mesh")]
     Leaving,
@@ -81,6 +81,10 @@ pub enum AllocateError {
 
 fn refusal_words(refused: Option<&SpaceRefusal>) -> String {
     refused.map_or_else(String::new, |reason| format!(", which refused it: {reason}"))
+}
+
+fn block_words(blocks: &[Block]) -> String {
+    blocks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn asked_words(asked: Option<&PeerId>) -> String {
@@ -108,6 +112,35 @@ impl Ipam {
             Wanted::Any(part) => self.allocate_any(holder, part, now),
             Wanted::Exact(address) => self.allocate_exact(holder, address),
         }
+    }
+
+    /// Gives a holder an address of a family, out of its oldest range that has any: others come
+    /// when nobody could give space in those before. Else as [`Ipam::allocate`].
+    ///
+    /// # Errors
+    /// [`AllocateError`]; `Exhausted` names all ranges of the family.
+    pub fn allocate_of(
+        &mut self,
+        holder: &Holder,
+        family: Family,
+        now: Time,
+    ) -> Result<IpAddr, AllocateError> {
+        let ranges = self.ranges_of(family);
+        let here = |held: &IpAddr| ranges.iter().any(|range| range.contains(*held));
+        if let Some(address) = self.held.addresses(holder).find(here) {
+            return Ok(address);
+        }
+        let mut waits = None;
+        for range in &ranges {
+            match self.allocate_any(holder, *range, now) {
+                Err(AllocateError::Exhausted(_)) => {}
+                Err(error @ AllocateError::NoSpace { .. }) if self.nobody_gave(range) => {
+                    waits.get_or_insert(error);
+                }
+                result => return result,
+            }
+        }
+        Err(waits.unwrap_or(AllocateError::Exhausted(ranges)))
     }
 
     fn allocate_any(
@@ -170,12 +203,14 @@ impl Ipam {
         self.pools.iter().find(|(range, _)| range.covers(part)).map(|(range, pool)| (*range, pool))
     }
 
-    /// The range of a family that addresses come from by default: the one that was founded or added
-    /// first.
-    pub fn default_range(&self, family: Family) -> Option<Block> {
+    /// The ranges of a family, the one that was founded or added first before all others: in this
+    /// order addresses are given by default.
+    pub fn ranges_of(&self, family: Family) -> Vec<Block> {
         let ranges = self.view.ranges.iter().filter(|range| range.family() == family);
-        let age = |range: &&Block| self.ring.get(&RingKey::Range(**range)).map(|entry| entry.dot);
-        ranges.min_by_key(|range| age(range).map(|dot| (dot.counter, dot.actor))).copied()
+        let mut ranges: Vec<Block> = ranges.copied().collect();
+        let age = |range: &Block| self.ring.get(&RingKey::Range(*range)).map(|entry| entry.dot);
+        ranges.sort_by_key(|range| age(range).map(|dot| (dot.counter, dot.actor)));
+        ranges
     }
 
     /// Whether a block lies in one of the mesh's ranges.

@@ -20,7 +20,7 @@ use std::{
 use mesh_router::{PeerId, Time};
 
 use crate::{
-    allocate::{AllocateError, Wanted},
+    allocate::Wanted,
     asked::Asked,
     block::Block,
     held::Holder,
@@ -51,24 +51,26 @@ pub const OUTBOX_MAX: usize = 1024;
 
 /// One thing that is asked for.
 #[derive(Debug, Clone, Default)]
-struct Ask {
+pub(crate) struct Ask {
     id: u64,
-    since: Option<Time>,
+    pub(crate) since: Option<Time>,
     /// When to act next; zero for at once.
-    due: Time,
+    pub(crate) due: Time,
     /// Who was asked and has not answered.
-    donor: Option<PeerId>,
+    pub(crate) donor: Option<PeerId>,
     /// The answer: the ring has to follow.
     granted: Option<Block>,
     /// Who refused in this round.
-    refused: BTreeSet<PeerId>,
-    last: Option<(PeerId, SpaceRefusal)>,
+    pub(crate) refused: BTreeSet<PeerId>,
+    pub(crate) last: Option<(PeerId, SpaceRefusal)>,
+    /// When the first of this round was asked.
+    began: Time,
     /// Rounds in which nobody could give anything.
-    rounds: u32,
+    pub(crate) rounds: u32,
     /// Nobody was there to be asked: act as soon as somebody is.
     nobody: bool,
-    /// In the last round every owner was asked, and nobody had anything.
-    exhausted: bool,
+    /// In the last round, which began then, every owner was asked, and nobody had anything.
+    pub(crate) exhausted: Option<Time>,
     urgent: bool,
     /// When a holder last wanted a part of a range.
     touched: Time,
@@ -80,7 +82,7 @@ struct Ask {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Space {
     reachable: BTreeSet<PeerId>,
-    asks: BTreeMap<Wanted, Ask>,
+    pub(crate) asks: BTreeMap<Wanted, Ask>,
     pub(crate) asked: Asked,
     last_id: u64,
     /// To whom, what, and the own write that must be durable before.
@@ -146,7 +148,7 @@ impl Ipam {
         self.want_at(range, Time::ZERO);
     }
 
-    fn want_at(&mut self, range: Block, now: Time) {
+    pub(crate) fn want_at(&mut self, range: Block, now: Time) {
         let known = self.pools.contains_key(&range)
             || self.space.asks.contains_key(&Wanted::Any(range))
             || self.space.asks.len() < ASKS_MAX;
@@ -158,7 +160,7 @@ impl Ipam {
         if !ask.urgent {
             // Who had nothing to spare may have a little for one in need.
             ask.urgent = true;
-            ask.exhausted = false;
+            ask.exhausted = None;
             ask.rounds = 0;
             ask.refused.clear();
             if ask.donor.is_none() {
@@ -296,6 +298,10 @@ impl Ipam {
         {
             return;
         }
+        if ask.refused.is_empty() && ask.donor.is_none() {
+            ask.began = now;
+        }
+        ask.urgent &= exact || now.since(ask.touched) < PART_PATIENCE;
         let silent = ask.donor.take();
         if let Wanted::Exact(address) = wanted
             && self.owner(address) == Owner::Peer(self.me())
@@ -316,7 +322,7 @@ impl Ipam {
         match again.or_else(|| self.donor_for(&wanted, &ask.refused)) {
             Some(donor) => self.request(&wanted, &mut ask, donor, now),
             None => {
-                ask.exhausted = self.nobody_has(&wanted, &ask);
+                ask.exhausted = self.nobody_has(&wanted, &ask).then_some(ask.began);
                 ask.nobody = ask.refused.is_empty();
                 ask.back_off(now);
             }
@@ -363,72 +369,12 @@ impl Ipam {
         }
     }
 
-    /// Whether every owner of a range was asked and had nothing.
-    fn nobody_has(&self, wanted: &Wanted, ask: &Ask) -> bool {
-        let Wanted::Any(range) = wanted else { return false };
-        let silent = matches!(ask.last, Some((_, SpaceRefusal::Silent)));
-        let others = self.others(range).iter().all(|peer| ask.refused.contains(peer));
-        !silent && others && !self.is_partly_unknown(range)
-    }
-
-    fn others(&self, range: &Block) -> Vec<PeerId> {
-        let me = self.me();
-        self.owners_in(range).into_keys().filter(|peer| *peer != me).collect()
-    }
-
-    /// Whether there is or may be anybody who owns a part of the range.
-    fn has_others(&self, range: &Block) -> bool {
-        !self.others(range).is_empty() || self.is_partly_unknown(range)
-    }
-
-    fn is_partly_unknown(&self, part: &Block) -> bool {
-        self.range_around(part).is_some_and(|range| self.view.unknown.contains_key(&range))
-    }
-
-    /// Who owns how much of a range; of a part of one roughly: it only says who is asked first.
-    fn owners_in(&self, part: &Block) -> BTreeMap<PeerId, u128> {
-        if let Some(owners) = self.view.space.get(part) {
-            return owners.clone();
-        }
-        let mut owners = BTreeMap::new();
-        let around = self.owner(part.first()).route();
-        let inside = self.view.routes.iter().filter(|(block, _)| part.covers(block));
-        let inside = inside.map(|(block, peer)| (*peer, block.size()));
-        for (peer, size) in around.map(|peer| (peer, 1)).into_iter().chain(inside) {
-            *owners.entry(peer).or_default() += size;
-        }
-        owners
-    }
-
     /// Asks for more when the level is low, ahead of need.
     pub(crate) fn keep_supplied(&mut self, range: &Block) {
         let low = self.ready_in(range) < low_water(range);
         if low && !self.leaving && self.has_others(range) {
             self.space.asks.entry(Wanted::Any(*range)).or_default();
         }
-    }
-
-    /// Nothing is free here: says why, and sees to it that somebody is asked.
-    pub(crate) fn shortage(&mut self, range: Block, now: Time) -> AllocateError {
-        if self.leaving {
-            return AllocateError::Leaving;
-        }
-        if !self.has_others(&range) {
-            return AllocateError::Exhausted(range);
-        }
-        self.want_at(range, now);
-        match self.space.asks.get(&Wanted::Any(range)) {
-            Some(ask) if ask.exhausted => AllocateError::Exhausted(range),
-            ask => AllocateError::NoSpace { range, asked: ask.and_then(|ask| ask.donor) },
-        }
-    }
-
-    /// Whether others were asked for space, and it came to nothing or takes long.
-    pub(crate) fn asked_in_vain(&self, range: &Block, now: Time) -> bool {
-        let ask = self.space.asks.get(&Wanted::Any(*range));
-        ask.is_none_or(|ask| {
-            ask.rounds > 0 || ask.since.is_some_and(|since| now.since(since) >= TRY)
-        })
     }
 
     /// Ends requests that the ring has answered, and begins those that it calls for.

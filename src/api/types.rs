@@ -298,7 +298,7 @@ pub struct DnsRequest {
 #[cfg_attr(feature = "io", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InitRequest {
-    /// Ranges, the first of each family for containers; a family without one gets its default.
+    /// Ranges, those of a family used in their order; a family without one gets its default.
     #[serde(default)]
     #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]
     pub ranges: Vec<IpNetwork>,

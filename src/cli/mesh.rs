@@ -13,8 +13,8 @@ use crate::api::{
 /// Flags of `init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// A range of the mesh; repeatable, the first of each family is what containers get by default
-    /// [default: 10.32.0.0/12 and a /48 of fd00::/8]
+    /// A range of the mesh; repeatable, containers get addresses of the first of each family, and
+    /// of the next when it is full [default: 10.32.0.0/12 and a /48 of fd00::/8]
     #[arg(long = "range", value_name = "CIDR")]
     ranges: Vec<IpNetwork>,
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use mesh_dns::Name;
-use mesh_ipam::{AllocateError, Block, Family, Holder, Wanted};
+use mesh_ipam::{AllocateError, Family, Holder, Wanted};
 use mesh_router::{Mutation, Time, mutation};
 use rand::RngExt;
 
@@ -129,13 +129,14 @@ impl Node {
         self.finish(holder);
     }
 
-    fn begin(&mut self, holder: Holder, slot: Slot) {
+    fn begin(&mut self, holder: Holder, mut slot: Slot) {
+        slot.since = self.now;
         self.slots.insert(holder.clone(), slot);
         self.waiting.insert(holder.clone());
         self.try_allocate(&holder);
     }
 
-    /// The host's own addresses, one in the default range of each family.
+    /// The host's own addresses, one of each family.
     pub(super) fn keep_gateway(&mut self) {
         let member = self.mesh.is_some() && !self.is_leaving();
         if !member || !self.router.is_settled() || self.ipam.ranges().is_empty() {
@@ -147,12 +148,14 @@ impl Node {
             return;
         }
         let holder = gateway_holder();
+        let families: Vec<Family> = self.families().collect();
         match self.slots.get_mut(&holder) {
             None => self.begin(holder.clone(), Slot::new(holder, None)),
             Some(slot) if slot.stage == Stage::Standing => {
-                let has = |range: &Block| slot.record.addresses.iter().any(|a| range.contains(*a));
-                let ranges = Family::ALL.iter().filter_map(|of| self.ipam.default_range(*of));
-                if ranges.into_iter().all(|range| has(&range)) {
+                let addresses = &slot.record.addresses;
+                let v4 = |of: &Family| *of == Family::V4;
+                let has = |of: &Family| addresses.iter().any(|address| address.is_ipv4() == v4(of));
+                if families.iter().all(has) {
                     self.gateway_kept = Some(mark);
                 } else {
                     slot.stage = Stage::Waiting(None);
@@ -193,9 +196,10 @@ impl Node {
     fn try_allocate(&mut self, holder: &Holder) {
         let now = self.now;
         let slot = &self.slots[holder];
-        let until = slot.waits_until();
+        let (until, since) = (slot.waits_until(), slot.since);
+        let over = until.is_some_and(|until| until <= now);
         if let Some(why) = self.withholds_because() {
-            if until.is_some_and(|until| until <= now) {
+            if over {
                 let why = format!("no address in time: {why}");
                 let hint = "try again; `meshctl status` tells when addresses are given again";
                 self.give_up(holder, Refusal::new(Code::Timeout, why, hint));
@@ -211,16 +215,22 @@ impl Node {
                     Ok(address)
                 }
                 Need::Own(wanted) => self.allocate(holder, wanted),
+                Need::Of(family) => self.ipam.allocate_of(holder, family, now),
             };
             match result {
                 Ok(address) => addresses.push(address),
                 Err(error) if may_pass(&error) => {
-                    if until.is_none_or(|until| until > now) {
-                        return;
+                    if over {
+                        self.give_up(holder, self.out_of_patience(&error));
                     }
-                    return self.give_up(holder, self.out_of_patience(&error));
+                    return;
                 }
-                Err(error) => return self.give_up(holder, self.refusal_of(&error)),
+                Err(AllocateError::Exhausted(ranges))
+                    if !over && self.ipam.asks_again(&ranges, since, now) =>
+                {
+                    return;
+                }
+                Err(error) => return self.give_up(holder, self.refusal_of(&error, need)),
             }
         }
         self.lent.extend(lent.into_iter().map(|address| (address, holder.clone())));
@@ -272,7 +282,7 @@ impl Node {
         }
     }
 
-    fn refusal_of(&self, error: &AllocateError) -> Refusal {
+    fn refusal_of(&self, error: &AllocateError, need: Need) -> Refusal {
         let (code, hint) = match error {
             AllocateError::Outside(_) => {
                 (Code::Invalid, "`meshctl ipam range list` shows the mesh's ranges")
@@ -281,10 +291,11 @@ impl Node {
             AllocateError::Taken { .. } | AllocateError::Elsewhere { .. } => {
                 (Code::Conflict, "choose another address")
             }
-            _ => (
+            _ if matches!(need, Need::Of(_)) => (
                 Code::Exhausted,
                 "release addresses, or add a range with `meshctl ipam range add CIDR`",
             ),
+            _ => (Code::Exhausted, "release addresses, or choose another or a larger subnet"),
         };
         Refusal::new(code, self.words(error), hint)
     }

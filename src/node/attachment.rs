@@ -73,6 +73,8 @@ pub(super) enum Stage {
 pub(super) struct Slot {
     pub(super) record: Record,
     pub(super) stage: Stage,
+    /// When its first address was asked for.
+    pub(super) since: Time,
     /// It stood once: somebody relies on it, so only a detach ends it.
     pub(super) stood: bool,
     /// Its link before an attach was repeated: what it keeps when that fails.
@@ -101,6 +103,7 @@ impl Slot {
                 masquerade: true,
             },
             stage: Stage::Waiting(until),
+            since: Time::ZERO,
             stood: false,
             before: None,
             request: None,

@@ -34,6 +34,8 @@ const INTERFACE_BYTES_MAX: usize = 15;
 pub(super) enum Need {
     /// From the ring.
     Own(Wanted),
+    /// From any of the mesh's ranges of a family.
+    Of(Family),
     /// Claimed for it, and held by the claim.
     Claimed(IpAddr),
 }
@@ -134,14 +136,12 @@ impl Node {
     pub(super) fn needs(&self, slot: &Slot) -> Vec<Need> {
         let holder = &slot.record.holder;
         let Some(request) = slot.request.as_deref() else {
-            let ranges = Family::ALL.iter().filter_map(|of| self.ipam.default_range(*of));
-            return ranges.map(|range| Need::Own(Wanted::Any(range))).collect();
+            return self.families().map(Need::Of).collect();
         };
         let exact = |address: &IpAddr| Need::Own(Wanted::Exact(*address));
         if holder.interface.is_empty() {
-            let any = || Family::ALL.iter().find_map(|of| self.ipam.default_range(*of));
             return match &request.addresses[..] {
-                [] => any().map(|range| Need::Own(Wanted::Any(range))).into_iter().collect(),
+                [] => self.families().take(1).map(Need::Of).collect(),
                 named => named.iter().map(exact).collect(),
             };
         }
@@ -156,7 +156,7 @@ impl Node {
                 needs.push(need(address));
             }
         }
-        for family in Family::ALL {
+        for family in self.families() {
             let v4 = family == Family::V4;
             if request.addresses.iter().any(|address| address.is_ipv4() == v4) {
                 continue;
@@ -166,25 +166,35 @@ impl Node {
             let fits = |ip: &&IpAddr| {
                 ip.is_ipv4() == v4 && subnet.is_none_or(|subnet| subnet.contains(**ip))
             };
-            let part = subnet.or_else(|| self.ipam.default_range(family));
-            needs.extend(match (claimed.iter().find(fits), part) {
-                (Some(address), _) => Some(Need::Claimed(*address)),
-                (None, Some(part)) => Some(Need::Own(self.any_of(part, holder, request))),
-                (None, None) => None,
+            let any = subnet.map_or(Need::Of(family), |subnet| Need::Own(Wanted::Any(subnet)));
+            needs.push(match claimed.iter().find(fits) {
+                Some(address) => Need::Claimed(*address),
+                None => {
+                    let parts = subnet.map_or_else(|| self.ipam.ranges_of(family), |it| vec![it]);
+                    self.former(&parts, holder, request).map_or(any, |ip| exact(&ip))
+                }
             });
         }
         needs
     }
 
-    /// Any address of a part of a range, but the former one if it is there still.
-    fn any_of(&self, part: Block, holder: &Holder, request: &AttachRequest) -> Wanted {
-        if self.ipam.addresses_of(holder).any(|address| part.contains(address)) {
-            return Wanted::Any(part);
+    /// The families of which the mesh has a range.
+    pub(super) fn families(&self) -> impl Iterator<Item = Family> {
+        let there = |of: &Family| self.ipam.ranges().iter().any(|range| range.family() == *of);
+        Family::ALL.into_iter().filter(there)
+    }
+
+    /// The address in any of these parts of ranges that a holder without one there had before, if
+    /// it is there still.
+    fn former(&self, parts: &[Block], holder: &Holder, request: &AttachRequest) -> Option<IpAddr> {
+        let inside = |address: IpAddr| parts.iter().any(|part| part.contains(address));
+        if self.ipam.addresses_of(holder).any(inside) {
+            return None;
         }
         let name = request.names.first().and_then(|name| self.parse_name(name).ok());
         let names: Vec<Holder> =
             std::iter::once(holder.clone()).chain(name.map(|name| named(&name, holder))).collect();
-        self.ipam.former(&names, &part).map_or(Wanted::Any(part), Wanted::Exact)
+        parts.iter().find_map(|part| self.ipam.former(&names, part))
     }
 
     /// Takes a slot's addresses from it: they rest, and who comes back in time gets them again.

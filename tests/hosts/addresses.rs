@@ -97,6 +97,47 @@ fn containers_of_different_ranges_reach_each_other_and_the_resolver() {
     });
 }
 
+/// All of a small range is given; what is released on one host serves the other at once, and what
+/// is added serves all, also a host that joins only now.
+#[test]
+fn a_full_mesh_gives_what_is_released_or_added() {
+    in_lab(Load::Shared, DEADLINE, || {
+        let (_lab, mut hosts) = hosts(3)?;
+        hosts[0].start(&["--init", "--range", "10.20.0.0/29", "--rest", "0"])?;
+        hosts[0].wait_ready(PATIENCE)?;
+        let token = hosts[0].token()?;
+        let [first, second, third] = hosts.as_mut_slice() else { unreachable!("three hosts") };
+        second.start_joining(first, &token)?;
+        second.wait_ready(PATIENCE)?;
+        let on_second = second.container("a")?;
+        let mut given = vec![on_second.v4()?];
+        for id in ["b", "c", "d"] {
+            given.push(first.container(id)?.v4()?);
+        }
+        let full = format!("{:#}", first.container("e").err().context("a fifth address")?);
+        ensure!(full.contains("every address of 10.20.0.0/29 is in use"), "{full}");
+        second.detach(&on_second)?;
+        let released = first.container("h")?;
+        ensure!(released.v4()? == given[0], "{:?}", released.addresses);
+        first.meshctl_call(&["ipam", "range", "add", "10.21.0.0/28"]).ok()?;
+        third.start_joining(first, &token)?;
+        third.wait_ready(PATIENCE)?;
+        let added = [second.container("f")?, third.container("g")?];
+        let range: IpNetwork = "10.21.0.0/28".parse()?;
+        for container in &added {
+            ensure!(range.contains(container.v4()?), "{:?}", container.addresses);
+            wait_reach(container, &released, PATIENCE)?;
+        }
+        wait_reach(&added[0], &added[1], PATIENCE)?;
+        // What it had is its own again, though it is of the second range.
+        let (had, [_, old]) = (added[1].v4()?, added);
+        third.detach(&old)?;
+        let again = third.attach("g", old.namespace)?;
+        ensure!(again.v4()? == had, "{:?}", again.addresses);
+        Ok(())
+    });
+}
+
 #[test]
 fn a_container_gets_all_addresses_that_are_named_for_it() {
     in_lab(Load::Shared, DEADLINE, || {

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod council;
+mod shortage;
 
 /// Hosts that hear each other at once, but for what a test takes away.
 struct Net {
@@ -288,7 +289,10 @@ fn the_last_addresses_wander_to_where_they_are_needed_until_none_is_left() {
         net.check();
     }
     assert_eq!(given, 30, "all but the first and the last");
-    assert_eq!(net.any(2, 999, "10.9.0.0/27"), Err(AllocateError::Exhausted(block("10.9.0.0/27"))));
+    assert_eq!(
+        net.any(2, 999, "10.9.0.0/27"),
+        Err(AllocateError::Exhausted(vec![block("10.9.0.0/27")]))
+    );
     net.hosts[2].release(&holder(0), &[], net.now);
     net.any(2, 999, "10.9.0.0/27").unwrap();
 }

@@ -66,7 +66,7 @@ fn a_full_range_is_exhausted_and_a_released_address_comes_back() {
         ipam.allocate(&holder(name), Wanted::Any(range), Time::ZERO).unwrap();
     }
     let full = ipam.allocate(&holder("late"), Wanted::Any(range), Time::ZERO);
-    assert_eq!(full, Err(AllocateError::Exhausted(range)));
+    assert_eq!(full, Err(AllocateError::Exhausted(vec![range])));
     assert_eq!(ipam.release(&holder(3), &[], Time::ZERO), [address("10.9.0.4")]);
     assert!(ipam.release(&holder(3), &[], Time::ZERO).is_empty());
     assert_eq!(

@@ -55,8 +55,8 @@ pub(crate) fn unreturned(hosts: &[Host]) -> Option<String> {
 /// Whether anybody has an IPv4 address to give to whoever names no range.
 pub(crate) fn free(hosts: &[Host]) -> bool {
     hosts.iter().filter(|host| host.is_member()).any(|host| {
-        let range = host.node.ipam().default_range(Family::V4);
-        range.is_some_and(|range| host.node.ipam().free_in(&range) > 0)
+        let ranges = host.node.ipam().ranges_of(Family::V4);
+        ranges.iter().any(|range| host.node.ipam().free_in(range) > 0)
     })
 }
 

@@ -47,8 +47,9 @@ pub(super) const KEYS: &[Key] = &[
     many(
         "range",
         "CIDR",
-        "With init or founders: a range of the mesh; repeatable, the first of each family is \
-        what containers get by default [default: 10.32.0.0/12 and a /48 of fd00::/8]",
+        "With init or founders: a range of the mesh; repeatable, containers get addresses of the \
+        first of each family, of the next when it is full \
+        [default: 10.32.0.0/12 and a /48 of fd00::/8]",
     ),
     many("join", "ADDR[:PORT]", "Join a mesh through this member; repeatable"),
     one("token-file", "FILE", "With join: the file that holds the token (or MESHWORK_TOKEN does)"),

@@ -1,0 +1,100 @@
+//! Nothing is free here: who might have something, and what is said when nobody has.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use mesh_router::{PeerId, Time};
+
+use crate::{
+    allocate::{AllocateError, Wanted},
+    ask::{Ask, TRY},
+    block::Block,
+    ipam::Ipam,
+    space::SpaceRefusal,
+};
+
+/// How soon everybody is asked again for whoever comes when nobody had anything a moment ago.
+const AGAIN: Duration = Duration::from_millis(100);
+
+impl Ipam {
+    /// Nothing is free here: says why, and sees to it that somebody is asked.
+    pub(crate) fn shortage(&mut self, range: Block, now: Time) -> AllocateError {
+        if self.leaving {
+            return AllocateError::Leaving;
+        }
+        if !self.has_others(&range) {
+            return AllocateError::Exhausted(vec![range]);
+        }
+        self.want_at(range, now);
+        match self.space.asks.get(&Wanted::Any(range)) {
+            Some(ask) if ask.exhausted.is_some() => AllocateError::Exhausted(vec![range]),
+            ask => AllocateError::NoSpace { range, asked: ask.and_then(|ask| ask.donor) },
+        }
+    }
+
+    /// Whether others were asked for space, and it came to nothing or takes long.
+    pub(crate) fn asked_in_vain(&self, range: &Block, now: Time) -> bool {
+        let ask = self.space.asks.get(&Wanted::Any(*range));
+        ask.is_none_or(|ask| {
+            ask.rounds > 0 || ask.since.is_some_and(|since| now.since(since) >= TRY)
+        })
+    }
+
+    /// Whether others were asked for space, and none could be reached that had any.
+    pub(crate) fn nobody_gave(&self, range: &Block) -> bool {
+        self.space.asks.get(&Wanted::Any(*range)).is_some_and(|ask| ask.rounds > 0)
+    }
+
+    /// Whether somebody who wants an address since a time, and was told that all of these ranges
+    /// are [`AllocateError::Exhausted`], should wait: that may have been learnt before, and
+    /// something may have been released since. Then everybody is asked again. It takes a second at
+    /// most.
+    pub fn asks_again(&mut self, ranges: &[Block], since: Time, now: Time) -> bool {
+        let mut again = false;
+        for range in ranges.iter().filter(|_| now.since(since) < TRY) {
+            let Some(ask) = self.space.asks.get_mut(&Wanted::Any(*range)) else { continue };
+            let Some(began) = ask.exhausted.filter(|began| *began < since) else { continue };
+            again = true;
+            if ask.donor.is_none() {
+                ask.due = ask.due.min(began + AGAIN);
+            }
+        }
+        again
+    }
+
+    /// Whether every owner of a range was asked and had nothing.
+    pub(crate) fn nobody_has(&self, wanted: &Wanted, ask: &Ask) -> bool {
+        let Wanted::Any(range) = wanted else { return false };
+        let silent = matches!(ask.last, Some((_, SpaceRefusal::Silent)));
+        let others = self.others(range).iter().all(|peer| ask.refused.contains(peer));
+        !silent && others && !self.is_partly_unknown(range)
+    }
+
+    fn others(&self, range: &Block) -> Vec<PeerId> {
+        let me = self.me();
+        self.owners_in(range).into_keys().filter(|peer| *peer != me).collect()
+    }
+
+    /// Whether there is or may be anybody who owns a part of the range.
+    pub(crate) fn has_others(&self, range: &Block) -> bool {
+        !self.others(range).is_empty() || self.is_partly_unknown(range)
+    }
+
+    fn is_partly_unknown(&self, part: &Block) -> bool {
+        self.range_around(part).is_some_and(|range| self.view.unknown.contains_key(&range))
+    }
+
+    /// Who owns how much of a range; of a part of one roughly: it only says who is asked first.
+    pub(crate) fn owners_in(&self, part: &Block) -> BTreeMap<PeerId, u128> {
+        if let Some(owners) = self.view.space.get(part) {
+            return owners.clone();
+        }
+        let mut owners = BTreeMap::new();
+        let around = self.owner(part.first()).route();
+        let inside = self.view.routes.iter().filter(|(block, _)| part.covers(block));
+        let inside = inside.map(|(block, peer)| (*peer, block.size()));
+        for (peer, size) in around.map(|peer| (peer, 1)).into_iter().chain(inside) {
+            *owners.entry(peer).or_default() += size;
+        }
+        owners
+    }
+}

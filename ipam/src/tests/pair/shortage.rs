@@ -1,0 +1,101 @@
+//! When a range, or everything, is given away.
+
+use std::net::IpAddr;
+
+use super::*;
+use crate::Family;
+
+/// Gives a host addresses of the family until it is told that there is none.
+fn exhaust(net: &mut Net, host: usize) -> (Vec<IpAddr>, AllocateError) {
+    let mut given = Vec::new();
+    for turn in 0..400 {
+        let name = holder(given.len());
+        match net.hosts[host].allocate_of(&name, Family::V4, net.now) {
+            Ok(address) => given.push(address),
+            Err(AllocateError::NoSpace { .. }) => {}
+            Err(error) => return (given, error),
+        }
+        net.settle();
+        net.now = net.now + Duration::from_millis(500);
+        net.check();
+        assert!(turn < 399, "{given:?}");
+    }
+    unreachable!("it was asserted")
+}
+
+#[test]
+fn the_next_range_serves_when_nobody_has_any_of_the_first() {
+    let (first, second) = (block("10.9.1.0/28"), block("10.9.0.0/28"));
+    let mut net = Net::new(3, &["10.9.1.0/28", "10.9.0.0/28"]);
+    net.settle();
+    let (given, error) = exhaust(&mut net, 2);
+    assert_eq!(error, AllocateError::Exhausted(vec![first, second]));
+    assert_eq!(given.len(), 28, "all but the first and the last of each");
+    assert!(given[..14].iter().all(|address| first.contains(*address)), "{given:?}");
+    let again = net.hosts[2].allocate_of(&holder(20), Family::V4, net.now);
+    assert_eq!(again, Ok(given[20]));
+    for name in [3, 23] {
+        net.hosts[2].release(&holder(name), &[], net.now);
+    }
+    let next = net.hosts[2].allocate_of(&holder(99), Family::V4, net.now);
+    assert_eq!(next, Ok(given[3]), "the first before the second");
+}
+
+#[test]
+fn the_next_range_serves_who_can_reach_nobody() {
+    let mut net = Net::new(2, &["10.9.0.0/24", "10.9.1.0/24"]);
+    net.settle();
+    let own = |net: &Net, range| net.hosts[1].free_in(&block(range));
+    let (first, second) = (own(&net, "10.9.0.0/24"), own(&net, "10.9.1.0/24"));
+    assert!(first > 0 && second > 0);
+    net.hosts[1].set_reachable(BTreeSet::new());
+    for name in 0..(first + second) as usize {
+        let wants = |net: &mut Net| net.hosts[1].allocate_of(&holder(name), Family::V4, net.now);
+        let address = wants(&mut net).or_else(|_| {
+            net.settle_alone(1);
+            wants(&mut net)
+        });
+        let in_first = block("10.9.0.0/24").contains(address.unwrap());
+        assert_eq!(in_first, (name as u128) < first, "{name}");
+    }
+    let none = net.hosts[1].allocate_of(&holder(999), Family::V4, net.now);
+    assert!(matches!(none, Err(AllocateError::NoSpace { .. })), "others may have some: {none:?}");
+}
+
+#[test]
+fn who_comes_later_has_everybody_asked_again_for_a_second_at_most() {
+    let range = block("10.9.0.0/28");
+    let mut net = Net::new(2, &["10.9.0.0/28"]);
+    net.settle();
+    net.hosts[0].allocate(&holder(1000), Wanted::Any(range), net.now).unwrap();
+    let full = |net: &mut Net| {
+        let result = net.any(1, 502, "10.9.0.0/28");
+        assert_eq!(result, Err(AllocateError::Exhausted(vec![range])));
+    };
+    let _ = exhaust(&mut net, 1);
+    net.now = net.now + Duration::from_millis(1);
+    let since = net.now;
+    net.hosts[0].release(&holder(1000), &[], net.now);
+    full(&mut net);
+    assert!(!net.hosts[1].asks_again(&[range], Time::ZERO, net.now), "it was asked since");
+    assert!(net.hosts[1].asks_again(&[range], since, net.now));
+    net.now = net.now + Duration::from_millis(100);
+    net.settle();
+    net.any(1, 500, "10.9.0.0/28").unwrap();
+    // Nobody has any, and then nobody answers.
+    let since = net.now;
+    let asks = |net: &mut Net| {
+        let result = net.any(1, 501, "10.9.0.0/28");
+        let waits = matches!(result, Err(AllocateError::NoSpace { .. }));
+        waits || net.hosts[1].asks_again(&[range], since, net.now)
+    };
+    assert!(asks(&mut net));
+    net.now = net.now + Duration::from_millis(100);
+    net.settle();
+    assert!(!asks(&mut net), "all have answered");
+    let since = net.now + Duration::from_millis(1);
+    full(&mut net);
+    assert!(net.hosts[1].asks_again(&[range], since, since));
+    let later = since + Duration::from_secs(1);
+    assert!(!net.hosts[1].asks_again(&[range], since, later), "it has been long enough");
+}
