@@ -112,6 +112,9 @@ pub(crate) struct Council {
     review_at: Time,
     /// Since when something is barred here.
     barred_since: Option<(Point, Time)>,
+    /// The decree that is to be made next, and since when this host knows that.
+    next: Point,
+    moved_at: Time,
     /// The decree that somebody is waiting for who bars somebody for long.
     pleaded: Option<Point>,
     upheaval: Option<Upheaval>,

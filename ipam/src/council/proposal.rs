@@ -100,6 +100,10 @@ impl Ipam {
             self.council.overtaken = 0;
             self.apply_bars();
         }
+        if self.council.next != next {
+            self.council.next = next;
+            self.council.moved_at = now;
+        }
         self.council.end_abstention(now);
         if let Some(change) = self.forced_change(around) {
             // It waits for nobody any more, least of all for a proposal that finds no majority.

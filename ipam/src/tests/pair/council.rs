@@ -81,3 +81,46 @@ fn a_removal_by_force_waits_for_no_majority_that_is_away_or_silent_for_long() {
         assert!(net.hosts[0].epoch().number > epoch + 1, "a branch of its own begins");
     }
 }
+
+/// Whoever made the last decree may be making the next. Found by simulation.
+#[test]
+fn a_removal_by_force_waits_while_others_decide() {
+    let mut net = Net::settled(3);
+    let dead = net.hosts[2].me();
+    for _ in 0..3 {
+        net.now = net.now + Duration::from_secs(2);
+        net.drive_council(0);
+    }
+    net.gossip();
+    let begin = net.now;
+    let after = |net: &mut Net, seconds| {
+        net.now = begin + Duration::from_secs(seconds);
+        net.drive_council(0);
+        net.hosts[0].removal_of(dead).is_some()
+    };
+    net.hosts[0].wish_removal(&[dead].into(), Some(begin + Duration::from_secs(3)));
+    assert!(!after(&mut net, 0) && !after(&mut net, 2));
+    let added = block("10.99.0.0/20");
+    net.hosts[1].wish_range(added).unwrap();
+    // Its first attempt is overtaken by the first host's.
+    for _ in 0..4 {
+        net.now = net.now + Duration::from_millis(200);
+        net.around(|hosts, around| {
+            hosts[1].drive_council(around);
+            for from in [1, 0, 1, 0, 1] {
+                let me = hosts[from].me();
+                hosts[from].promises_durable(hosts[from].promises().0);
+                while let Some((to, message)) = hosts[from].poll_council() {
+                    if let Some(to) = hosts[..2].iter_mut().find(|host| host.me() == to) {
+                        to.handle_council(me, message, around);
+                    }
+                }
+            }
+        });
+    }
+    assert!(net.hosts[1].ranges().contains(&added), "two of three have agreed");
+    net.gossip();
+    assert!(!after(&mut net, 3), "they decided something just now");
+    assert!(!after(&mut net, 4));
+    assert!(after(&mut net, 5));
+}
