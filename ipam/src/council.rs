@@ -272,11 +272,13 @@ impl Ipam {
     /// Looks for removals that were not known when `fence` was the newest and `before` was all that
     /// was seen.
     fn look_for_removals(&mut self, fence: u64, before: &VersionVector) {
-        // Who is told the ring for the first time, or anew, has nothing that could be wrong.
-        if self.ring.recalls_everything() || mutation::on(Mutation::ForgetFence) {
+        // Who is told the ring for the first time, or anew, has nothing that could be wrong but
+        // what others told it: somebody who was removed and does not know it, perhaps.
+        let everything = self.ring.recalls_everything();
+        if (everything && before.dots.is_empty()) || mutation::on(Mutation::ForgetFence) {
             return;
         }
-        if self.is_removed(self.me()) {
+        if self.is_removed(self.me()) && !everything {
             self.council.upheaval = Some(Upheaval::Removed);
             return;
         }

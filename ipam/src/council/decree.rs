@@ -447,6 +447,37 @@ mod tests {
         assert_eq!(giver.routes(), proposer.routes());
     }
 
+    /// It joined through the dead host, which was back and did not know that it had been removed.
+    /// Found by simulation: two hosts owned an address.
+    #[test]
+    fn a_joiner_that_heard_of_a_removed_host_what_nobody_knew_starts_over() {
+        let mut dead = Ipam::new(peer(1));
+        dead.found(&["10.32.0.0/12".parse().unwrap()]).unwrap();
+        grant(&mut dead, peer(2));
+        let [mut remover, mut before] = [2, 5].map(|n| Ipam::new(peer(n)));
+        for host in [&mut remover, &mut before] {
+            tell(&dead, host);
+        }
+        grant(&mut dead, peer(3));
+        let removed = BTreeSet::from([peer(1)]);
+        let change = Change { removed, electors: [peer(2)].into(), ..Change::default() };
+        remover.carry_out(&remover.draft(&change));
+        for host in [&mut dead, &mut remover, &mut before] {
+            persist(host);
+        }
+        let tainted = Some(Upheaval::Tainted(peer(1)));
+        for (told_by, upheaval) in [(Some(&dead), tainted), (Some(&before), None), (None, None)] {
+            let mut joiner = Ipam::new(peer(4));
+            joiner.store_mut().begin_recall();
+            if let Some(first) = told_by {
+                tell(first, &mut joiner);
+            }
+            assert_eq!(joiner.take_upheaval(), None);
+            tell(&remover, &mut joiner);
+            assert_eq!(joiner.take_upheaval(), upheaval);
+        }
+    }
+
     #[test]
     fn old_removals_are_forgotten_and_who_missed_them_starts_over() {
         let mut keeper = Ipam::new(peer(1));
