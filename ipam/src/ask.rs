@@ -11,6 +11,8 @@
 //! lost, doubled or late: a request carries how much of the donor's and of its own writes its
 //! sender had seen, from which a donor tells a repetition (see `donor`). Times are the caller's.
 
+mod shortage;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
@@ -51,26 +53,26 @@ pub const OUTBOX_MAX: usize = 1024;
 
 /// One thing that is asked for.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ask {
+struct Ask {
     id: u64,
-    pub(crate) since: Option<Time>,
+    since: Option<Time>,
     /// When to act next; zero for at once.
-    pub(crate) due: Time,
+    due: Time,
     /// Who was asked and has not answered.
-    pub(crate) donor: Option<PeerId>,
+    donor: Option<PeerId>,
     /// The answer: the ring has to follow.
     granted: Option<Block>,
     /// Who refused in this round.
-    pub(crate) refused: BTreeSet<PeerId>,
-    pub(crate) last: Option<(PeerId, SpaceRefusal)>,
+    refused: BTreeSet<PeerId>,
+    last: Option<(PeerId, SpaceRefusal)>,
     /// When the first of this round was asked.
     began: Time,
     /// Rounds in which nobody could give anything.
-    pub(crate) rounds: u32,
+    rounds: u32,
     /// Nobody was there to be asked: act as soon as somebody is.
     nobody: bool,
     /// In the last round, which began then, every owner was asked, and nobody had anything.
-    pub(crate) exhausted: Option<Time>,
+    exhausted: Option<Time>,
     urgent: bool,
     /// When a holder last wanted a part of a range.
     touched: Time,
@@ -82,7 +84,7 @@ pub(crate) struct Ask {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Space {
     reachable: BTreeSet<PeerId>,
-    pub(crate) asks: BTreeMap<Wanted, Ask>,
+    asks: BTreeMap<Wanted, Ask>,
     pub(crate) asked: Asked,
     last_id: u64,
     /// To whom, what, and the own write that must be durable before.
@@ -144,11 +146,7 @@ impl Ipam {
     }
 
     /// Asks for a chunk of a range, whatever the level is: a holder waits.
-    pub fn want(&mut self, range: Block) {
-        self.want_at(range, Time::ZERO);
-    }
-
-    pub(crate) fn want_at(&mut self, range: Block, now: Time) {
+    pub(crate) fn want(&mut self, range: Block, now: Time) {
         let known = self.pools.contains_key(&range)
             || self.space.asks.contains_key(&Wanted::Any(range))
             || self.space.asks.len() < ASKS_MAX;

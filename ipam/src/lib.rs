@@ -14,7 +14,7 @@
 //! * [`ring`]: the replicated entries; [`view`]: what they say, and why a partial copy is safe.
 //! * [`held`], [`pool`], [`allocate`]: who holds what here, what is free, giving and taking back.
 //! * [`space`], [`ask`], `donor`: asking peers for space ahead of need, and answering. `asked`: who
-//!   may still answer. `shortage`: who has any, and what is said when nobody has.
+//!   may still answer. `ask/shortage`: who has any, and what is said when nobody has.
 //! * [`council`]: what the mesh decides together, by Paxos.
 #![forbid(unsafe_code)]
 
@@ -32,7 +32,6 @@ mod pool;
 mod resting;
 pub mod ring;
 mod segments;
-mod shortage;
 pub mod space;
 pub mod tidy;
 pub mod view;

@@ -231,7 +231,8 @@ fn a_repeated_request_is_answered_with_the_same_grant_also_after_a_restart() {
 fn a_silent_donor_is_left_for_the_next_after_a_second() {
     let mut net = Net::new(3, &["10.0.0.0/16"]);
     net.settle();
-    net.hosts[1].want(block("10.0.0.0/16"));
+    let now = net.now;
+    net.hosts[1].want(block("10.0.0.0/16"), now);
     let joiner = Ipam::new(peer(4));
     net.hosts.push(joiner);
     net.hosts[3].set_reachable([1, 2].map(peer).into());

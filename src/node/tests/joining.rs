@@ -118,6 +118,7 @@ fn names_that_cannot_be_resolved_are_waited_for_in_words() {
     assert!(!host.replies.contains_key(&first), "it waits");
     host.ask_for(found(3, &[unknown, third.clone()]), for_ever);
     host.settle();
+    assert_eq!(refusal(&host, first).code, Code::Superseded);
     assert_eq!(
         host.node.unready_because().unwrap(),
         "waiting for 2 of 3 founders: host2 cannot be resolved; host3 (192.0.2.3:7780): not \
@@ -136,6 +137,10 @@ fn names_that_cannot_be_resolved_are_waited_for_in_words() {
     let same = host.ask_for(found(3, &[third]), for_ever);
     host.settle();
     assert!(!host.replies.contains_key(&same), "it goes on");
+    host.ask_for(join(other_mesh(), "192.0.2.4:7780"), for_ever);
+    host.settle();
+    assert_eq!(refusal(&host, same).code, Code::Superseded, "it gave that mesh up");
+    assert_eq!(host.node.mesh_id(), Some(other_mesh().mesh));
 }
 
 /// It waited for space until a peer said that its disk is an old one. Found by simulation.

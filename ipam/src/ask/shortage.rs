@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use mesh_router::{PeerId, Time};
 
+use super::{Ask, TRY};
 use crate::{
     allocate::{AllocateError, Wanted},
-    ask::{Ask, TRY},
     block::Block,
     ipam::Ipam,
     space::SpaceRefusal,
@@ -24,7 +24,7 @@ impl Ipam {
         if !self.has_others(&range) {
             return AllocateError::Exhausted(vec![range]);
         }
-        self.want_at(range, now);
+        self.want(range, now);
         match self.space.asks.get(&Wanted::Any(range)) {
             Some(ask) if ask.exhausted.is_some() => AllocateError::Exhausted(vec![range]),
             ask => AllocateError::NoSpace { range, asked: ask.and_then(|ask| ask.donor) },
@@ -62,7 +62,7 @@ impl Ipam {
     }
 
     /// Whether every owner of a range was asked and had nothing.
-    pub(crate) fn nobody_has(&self, wanted: &Wanted, ask: &Ask) -> bool {
+    pub(super) fn nobody_has(&self, wanted: &Wanted, ask: &Ask) -> bool {
         let Wanted::Any(range) = wanted else { return false };
         let silent = matches!(ask.last, Some((_, SpaceRefusal::Silent)));
         let others = self.others(range).iter().all(|peer| ask.refused.contains(peer));
@@ -75,7 +75,7 @@ impl Ipam {
     }
 
     /// Whether there is or may be anybody who owns a part of the range.
-    pub(crate) fn has_others(&self, range: &Block) -> bool {
+    pub(super) fn has_others(&self, range: &Block) -> bool {
         !self.others(range).is_empty() || self.is_partly_unknown(range)
     }
 
@@ -84,7 +84,7 @@ impl Ipam {
     }
 
     /// Who owns how much of a range; of a part of one roughly: it only says who is asked first.
-    pub(crate) fn owners_in(&self, part: &Block) -> BTreeMap<PeerId, u128> {
+    pub(super) fn owners_in(&self, part: &Block) -> BTreeMap<PeerId, u128> {
         if let Some(owners) = self.view.space.get(part) {
             return owners.clone();
         }
