@@ -13,7 +13,7 @@ use crate::{
     ipam::Ipam,
     pool::Pool,
     ring::RingKey,
-    space::{SpaceRefusal, low_water},
+    space::SpaceRefusal,
     view::Owner,
 };
 
@@ -353,7 +353,7 @@ impl Ipam {
         let Some((_, pool)) = self.pool_of(part) else { return 0 };
         let aside = self.space.wanted_in(part).filter(|address| pool.has(number(*address).1));
         let aside = aside.count() as u128;
-        let enough = if resting { u128::MAX } else { low_water(part).saturating_add(aside) };
+        let enough = if resting { u128::MAX } else { self.low_water(part).saturating_add(aside) };
         pool.count_in(part, resting, enough).saturating_sub(aside)
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     block::Block,
     held::Holder,
     ipam::Ipam,
-    space::{SpaceMessage, SpaceRefusal, SpaceRequest, Waiting, low_water},
+    space::{SpaceMessage, SpaceRefusal, SpaceRequest, Waiting},
     view::Owner,
 };
 
@@ -369,7 +369,7 @@ impl Ipam {
 
     /// Asks for more when the level is low, ahead of need.
     pub(crate) fn keep_supplied(&mut self, range: &Block) {
-        let low = self.ready_in(range) < low_water(range);
+        let low = self.ready_in(range) < self.low_water(range);
         if low && !self.leaving && self.has_others(range) {
             self.space.asks.entry(Wanted::Any(*range)).or_default();
         }
@@ -385,7 +385,8 @@ impl Ipam {
         let ranges: BTreeSet<Block> = self.pools.keys().copied().chain(parts).collect();
         for range in &ranges {
             let ready = self.ready_in(range);
-            let Some((whole, _)) = self.pool_of(range).filter(|_| ready < low_water(range)) else {
+            let Some((whole, _)) = self.pool_of(range).filter(|_| ready < self.low_water(range))
+            else {
                 self.space.asks.remove(&Wanted::Any(*range));
                 continue;
             };

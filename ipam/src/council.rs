@@ -94,6 +94,8 @@ pub(crate) struct Council {
     durable: u64,
     /// Since when this host has known that it may have forgotten promises.
     abstains_since: Option<Time>,
+    /// With the first decree beyond this one they do not matter any more.
+    abstains_past: Option<Point>,
     proposal: Option<Proposal>,
     wishes: BTreeMap<WishId, Wish>,
     last_wish: u64,
@@ -102,7 +104,7 @@ pub(crate) struct Council {
     /// Hosts that say another number of founders.
     differing: BTreeMap<PeerId, u16>,
     /// The greatest round that was heard of.
-    round: u32,
+    round: u64,
     /// Attempts that were overtaken in a row.
     overtaken: u32,
     /// Not before then is anything proposed.
@@ -229,10 +231,16 @@ impl Ipam {
         self.council.durable = self.council.durable.max(changes);
     }
 
-    /// This host lost its disk, and with it what it had promised: until the next decree its vote
-    /// only counts where everybody has voted.
+    /// This host lost its disk, and with it what it had promised: its vote only counts where
+    /// everybody has voted, until a decree is made that it cannot have promised anything about.
     pub fn abstain(&mut self) {
+        (self.council.abstains_since, self.council.abstains_past) = (None, None);
         self.council.touch(|acceptor| acceptor.abstain = true);
+    }
+
+    /// Whether promises of this host may be lost.
+    pub fn abstains(&self) -> bool {
+        self.council.acceptor.abstain
     }
 
     /// The next message to be sent; it may be to this host itself. Promises come out once they are

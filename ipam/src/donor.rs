@@ -12,7 +12,7 @@ use crate::{
     block::{Block, number},
     ipam::Ipam,
     ring::{ENTRIES_MAX, RingKey, RingValue},
-    space::{SpaceMessage, SpaceRefusal, SpaceRequest, chunk_length, chunk_size, low_water},
+    space::{SpaceMessage, SpaceRefusal, SpaceRequest},
 };
 
 /// A chunk's share below which nothing is given to one that is not in need: crumbs would only make
@@ -102,11 +102,11 @@ impl Ipam {
         let most = if request.urgent {
             has.div_ceil(2)
         } else {
-            (has / 2).min(has.saturating_sub(low_water(&request.range)))
+            (has / 2).min(has.saturating_sub(self.low_water(&request.range)))
         };
-        let length = chunk_length(&request.range);
-        let block = pool.spare(&request.range, length, most, request.urgent);
-        let least = if request.urgent { 1 } else { chunk_size(&request.range) / CRUMB };
+        let chunk = self.chunk(&request.range);
+        let block = pool.spare(&request.range, chunk.length(), most, request.urgent);
+        let least = if request.urgent { 1 } else { chunk.size() / CRUMB };
         block.filter(|block| block.size() >= least).ok_or(SpaceRefusal::NothingFree)
     }
 }

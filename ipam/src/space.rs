@@ -1,6 +1,6 @@
 //! What peers say to each other about space, and how much of it they deal in.
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use mesh_router::{PeerId, Time};
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     allocate::Wanted,
     block::{Block, Family},
+    ipam::Ipam,
 };
 
 /// What peers say to each other about space.
@@ -112,24 +113,30 @@ impl fmt::Display for Waiting {
     }
 }
 
-/// The prefix length of the chunks that a range is given out in: 256 of them for IPv4 (/12 in /20),
-/// 65,536 for IPv6 (/48 in /64), but at least 16 addresses each while the range has four chunks.
-pub fn chunk_length(range: &Block) -> u8 {
+/// The prefix length of the chunks that a range with so many owners is given out in: 256 of them
+/// for IPv4 (/12 in /20), 65,536 for IPv6 (/48 in /64), and four for each owner if that is more; but
+/// at least 16 addresses each while the range has four chunks.
+pub fn chunk_length(range: &Block, owners: usize) -> u8 {
     let (more, longest) = match range.family() {
         Family::V4 => (8, 28),
         Family::V6 if range.length() <= 56 => (16, 64),
         Family::V6 => (8, 124),
     };
+    let four_each = (owners.max(1) * 4).next_power_of_two().ilog2();
+    let more = u8::try_from(four_each).map_or(more, |four_each| four_each.max(more));
     // A part of a range may be as small as one address.
     (range.length() + more).min(longest).max(range.length() + 2).min(range.family().bits())
 }
 
-/// Free addresses below which more is asked for: a quarter of a chunk.
-pub fn low_water(range: &Block) -> u128 {
-    (chunk_size(range) / 4).max(1)
-}
+impl Ipam {
+    /// Free addresses of a range below which more is asked for: a quarter of a chunk.
+    pub fn low_water(&self, range: &Block) -> u128 {
+        (self.chunk(range).size() / 4).max(1)
+    }
 
-/// How many addresses a chunk has.
-pub(crate) fn chunk_size(range: &Block) -> u128 {
-    Block::at(range.family(), 0, chunk_length(range)).size()
+    /// A block of the size of a range's chunks.
+    pub(crate) fn chunk(&self, range: &Block) -> Block {
+        let owners = self.view.space.get(range).map_or(0, BTreeMap::len);
+        Block::at(range.family(), 0, chunk_length(range, owners))
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use mesh_ipam::Holder;
-use mesh_router::PeerId;
+use mesh_router::{Kind, PeerId};
 use meshwork::{
     api::types::AttachRequest,
     node::{event::RequestId, request::Request},
@@ -31,6 +31,9 @@ const ALONE_WITHIN: u64 = 25 * SECOND;
 const SHOWN_WITHIN: u64 = 70 * SECOND;
 /// How often that is tried.
 const PROBES: u32 = 6;
+/// For how long nobody writes anything in the end, and how often that is waited for.
+const STILL_FOR: u64 = 2 * SECOND;
+const STILL_LOOKS: u32 = 10;
 /// Hosts are tried one after the other; if they are more, several at once. Chosen: none of the
 /// smaller meshes has so many.
 const WAVES: usize = 16;
@@ -48,6 +51,7 @@ impl World {
             self.probe(wave);
         }
         self.settle("after the last attaches");
+        self.come_to_rest();
         if self.violation.is_none()
             && let Err(violation) = self.final_checks()
         {
@@ -181,6 +185,23 @@ impl World {
             let text = format!("{when}, {} s were not enough: {what}", self.scenario.heal_seconds);
             self.fail(Violation::new("convergence", text));
         }
+    }
+
+    /// Once all is well nobody writes anything any more, or soon nobody does.
+    fn come_to_rest(&mut self) {
+        let written = |world: &Self| -> Vec<[u64; Kind::COUNT]> {
+            let members = world.hosts.iter().filter(|host| host.is_member());
+            members.map(|host| check::revisions(&host.node)).collect()
+        };
+        for _ in 0..STILL_LOOKS {
+            let before = written(self);
+            self.run_until(self.queue.now() + STILL_FOR);
+            if self.violation.is_some() || written(self) == before {
+                return;
+            }
+        }
+        let text = "hosts go on writing though all is well";
+        self.fail(Violation::new("convergence", text));
     }
 
     /// What is not well yet.

@@ -14,6 +14,10 @@ use crate::{
     world::{What, World},
 };
 
+/// Ranges that are added; only some of them can be at once.
+const ADDED: [&str; 5] =
+    ["10.64.0.0/24", "10.64.0.0/25", "10.64.0.64/26", "10.65.0.0/28", "fd00:64::/112"];
+
 impl World {
     /// The host sees nothing until it is woken: its process, or its whole machine, is stopped.
     pub(crate) fn suspend(&mut self, host: usize) {
@@ -170,17 +174,33 @@ impl World {
 
     /// The removal of these was decided.
     pub(crate) fn removed(&mut self, peers: &[PeerId]) {
-        for host in self.hosts.iter_mut().filter(|host| peers.contains(&host.id)) {
-            host.removed = true;
-            host.dispossessed = true;
-            self.ledger.excused.insert(host.index);
+        for host in 0..self.hosts.len() {
+            if peers.contains(&self.hosts[host].id) {
+                self.hosts[host].removed = true;
+                self.take_away(host);
+            }
         }
+    }
+
+    /// A host's blocks may be others' from now on: what it holds now may be given to somebody else.
+    fn take_away(&mut self, host: usize) {
+        let this = &mut self.hosts[host];
+        this.taken.extend(this.node.ipam().held().map(|(address, _)| address));
+        self.ledger.excuse_what_is_held(host, &this.taken);
     }
 
     pub(crate) fn add_range(&mut self, host: usize) {
         if self.hosts[host].is_member() {
-            let range = "10.64.0.0/24".parse().expect("a constant");
+            let range = self.dice.pick(&ADDED).parse().expect("a constant");
             self.ask(host, Request::RangeAdd(range), PATIENCE);
+        }
+    }
+
+    /// A host is asked to remove another that may well run.
+    pub(crate) fn oust(&mut self, by: usize, whom: usize) {
+        if by != whom && self.hosts[by].is_member() && self.is_spare(whom) {
+            let peers = vec![self.hosts[whom].id.to_string()];
+            self.ask(by, Request::PeerRemove { peers, force: false }, 4 * PATIENCE);
         }
     }
 
@@ -233,12 +253,11 @@ impl World {
         }
         self.hosts[host].disk.restore(&image);
         self.disk_lost_at = Some(self.queue.now());
-        self.hosts[host].dispossessed = true;
-        self.ledger.excused.insert(host);
         self.hosts[host].doubtful_disk = true;
         // Its disk is from before it was removed: it holds what it held then.
         self.hosts[host].fenced = None;
         self.start_over(host);
+        self.take_away(host);
     }
 
     /// A machine is made anew from another's disk, its key included; what it was before is gone.
@@ -255,10 +274,9 @@ impl World {
         self.hosts[host].disk = disk;
         self.hosts[host].doubtful_disk = true;
         self.twins = Some((host, from));
-        // What its disk says of containers is not of its own.
-        self.hosts[host].dispossessed = true;
-        self.ledger.excused.insert(host);
         self.start_over(host);
+        // What its disk says of containers is not of its own.
+        self.take_away(host);
     }
 
     /// A person stops one of two machines with one identity, and makes it anew with its own.
@@ -270,7 +288,6 @@ impl World {
         self.hosts[copy + original - gone].disk.outlives(&disk);
         self.recycle(gone);
         self.dead.retain(|dead| *dead != id);
-        self.ledger.excused.remove(&copy);
     }
 
     /// Removes hosts without the consent of anybody.

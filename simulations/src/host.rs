@@ -1,7 +1,7 @@
 //! One host: a node, and what it is driven by.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
@@ -63,9 +63,11 @@ pub(crate) struct Host {
     pub(crate) suspended: Option<(Micros, Vec<What>)>,
     /// What its disk once held.
     pub(crate) image: Option<Disk>,
-    /// Its blocks were taken from it, or its disk was set back: its containers' addresses may be
-    /// others'.
+    /// Others were, or are to be, removed by force: its containers' addresses may be others'.
     pub(crate) dispossessed: bool,
+    /// What it held when its blocks were taken from it, or its disk was set back: that may be
+    /// others'.
+    pub(crate) taken: BTreeSet<IpAddr>,
     /// How it was when it was removed.
     pub(crate) fenced: Option<Fenced>,
     /// The lease of a mesh that it founds.
@@ -116,6 +118,7 @@ impl Host {
             suspended: None,
             image: None,
             dispossessed: false,
+            taken: BTreeSet::new(),
             fenced: None,
             lease,
             doubtful_disk: false,

@@ -31,9 +31,12 @@ pub(crate) struct Ledger {
     by_hand: BTreeMap<(usize, String), BTreeSet<IpAddr>>,
     /// Names of which nobody knows whether they were added or removed.
     unsure: BTreeSet<(usize, String)>,
-    /// Hosts whose blocks were taken from them, or whose disk was set back: what they had given out
-    /// may be given out again, and is then shown as a conflict.
+    /// Hosts that may give what others give, too: a removal by force put asunder what they know. It
+    /// is then shown as a conflict.
     pub(crate) excused: BTreeSet<usize>,
+    /// What hosts held when their blocks were taken from them, or their disks were set back: that
+    /// may be others'.
+    old: BTreeSet<(usize, IpAddr)>,
     /// Addresses that are held twice and are shown.
     shown: BTreeSet<IpAddr>,
 }
@@ -43,7 +46,9 @@ impl Ledger {
     pub(crate) fn hold(&mut self, address: IpAddr, claimant: Claimant) -> Result<(), Violation> {
         let claimants = self.held.entry(address).or_default();
         *claimants.entry(claimant).or_default() += 1;
-        let counts = claimants.keys().filter(|(host, _)| !self.excused.contains(host)).count();
+        let excused =
+            |host: usize| self.excused.contains(&host) || self.old.contains(&(host, address));
+        let counts = claimants.keys().filter(|(host, _)| !excused(*host)).count();
         if counts > 1 && !self.shown.contains(&address) {
             let all: Vec<String> =
                 claimants.keys().map(|(host, who)| format!("{who} on h{host}")).collect();
@@ -56,6 +61,14 @@ impl Ledger {
     pub(crate) fn held_twice(&self) -> impl Iterator<Item = (IpAddr, Vec<Claimant>)> {
         let twice = self.held.iter().filter(|(_, claimants)| claimants.len() > 1);
         twice.map(|(address, claimants)| (*address, claimants.keys().cloned().collect()))
+    }
+
+    /// What a host's containers hold now, or its disk says that they do, may be others'.
+    pub(crate) fn excuse_what_is_held(&mut self, host: usize, recorded: &BTreeSet<IpAddr>) {
+        let own = |claimants: &BTreeMap<Claimant, u32>| claimants.keys().any(|(at, _)| *at == host);
+        let held = self.held.iter().filter(|(_, claimants)| own(claimants));
+        let all = held.map(|(address, _)| address).chain(recorded);
+        self.old.extend(all.map(|address| (host, *address)));
     }
 
     /// What is held twice now is shown; from here on nobody is excused.

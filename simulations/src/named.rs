@@ -134,7 +134,7 @@ fn harsh(name: &str, all: Scenario, calm: Scenario) -> Option<Scenario> {
 /// What needs the council, or befalls machines with their disks.
 fn machines(name: &str, all: Scenario, calm: Scenario) -> Option<Scenario> {
     Some(match name {
-        "founders" => Scenario { founders: 3, ..all },
+        "founders" => Scenario { founders: 5, ..all },
         "remove" => Scenario { remove: 1000, recycle: 0, stays_down: 0, ..all },
         // Whoever is removed has given blocks to hosts that those who remove it do not hear of.
         "bury" => Scenario {
@@ -158,6 +158,7 @@ fn machines(name: &str, all: Scenario, calm: Scenario) -> Option<Scenario> {
         // Hosts are cut off, or stopped, for longer than the lease, and serve on.
         "lease" => Scenario {
             lease_seconds: 10,
+            oust: 300,
             trouble_seconds: 60,
             operations_per_minute: 60,
             partitions: 4,
@@ -237,6 +238,7 @@ fn mixed(name: &str, all: Scenario) -> Option<Scenario> {
         // Nobody is set back: others may be cut off for longer than an old disk waits for them.
         "lapse" => Scenario {
             lease_seconds: 10,
+            oust: 500,
             remove: 500,
             recycle: 500,
             leave: 300,

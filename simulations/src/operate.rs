@@ -23,6 +23,8 @@ use crate::{
 
 /// How long people wait for an answer, in milliseconds.
 pub(crate) const PATIENCE: u64 = 5_000;
+/// Parts of ranges that are there or may be added.
+const PARTS: [&str; 4] = ["10.32.0.0/28", "10.64.0.0/26", "10.64.0.64/27", "fd00:64::/120"];
 /// Different names that containers have, so that they share some.
 const NAMES: u64 = 12;
 
@@ -67,6 +69,7 @@ impl World {
             Act::Resume(host, leap) => self.resume(host, leap),
             Act::PowerOff(host) => self.power_off(host),
             Act::Remove(by) => self.remove_dead(by, false),
+            Act::Oust(by, whom) => self.oust(by, whom),
             Act::RangeAdd(host) => self.add_range(host),
             Act::FoundTogether(host) => self.found_together(host),
             Act::Snapshot(host) => self.snapshot(host),
@@ -176,6 +179,10 @@ impl World {
         }
         if self.dice.chance(100) {
             request.addresses.push(self.some_address());
+        }
+        if self.scenario.range_add > 0 && self.dice.chance(300) {
+            let part = self.dice.pick(&PARTS);
+            request.subnets.push(part.parse().expect("a constant"));
         }
         self.ask(host, Request::Attach(Box::new(request)), PATIENCE);
     }

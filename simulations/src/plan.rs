@@ -42,6 +42,8 @@ pub(crate) enum Act {
     PowerOff(usize),
     /// This host is asked to remove those that are switched off.
     Remove(usize),
+    /// The first is asked to remove the second, whether that runs or not.
+    Oust(usize, usize),
     RangeAdd(usize),
     /// A founder among several begins.
     FoundTogether(usize),
@@ -68,6 +70,7 @@ impl Act {
             | Self::Leave(host)
             | Self::Replace(host)
             | Self::Remove(host)
+            | Self::Oust(host, _)
             | Self::RangeAdd(host)
             | Self::FoundTogether(host) => Some(*host),
             Self::Found => Some(0),
@@ -226,9 +229,18 @@ fn machines(s: &Scenario, (hosts, end): (usize, Micros), dice: &mut Dice, acts: 
             acts.push((dice.between(at, end), Act::Remove(dice.index(hosts))));
         }
     }
+    if dice.chance(s.oust) {
+        for _ in 0..dice.between(1, 4) {
+            let act = Act::Oust(dice.index(hosts), dice.index(hosts));
+            acts.push((dice.between(end / 4, end), act));
+        }
+    }
     if dice.chance(s.range_add) {
-        for _ in 0..dice.between(1, 2) {
-            acts.push((dice.between(end / 4, end), Act::RangeAdd(dice.index(hosts))));
+        let at = dice.between(end / 4, end);
+        for _ in 0..dice.between(1, 4) {
+            // Some of them at once.
+            let later = if dice.chance(500) { dice.below(SECOND / 2) } else { dice.below(end / 4) };
+            acts.push((at + later, Act::RangeAdd(dice.index(hosts))));
         }
     }
     if dice.chance(s.restore) {

@@ -71,9 +71,12 @@ pub struct Scenario {
     pub force: u32,
     /// Runs in which a host is switched off and removed.
     pub remove: u32,
-    /// Runs in which a range is added.
+    /// Runs in which a host is asked to remove another that runs: without a lease it would go on
+    /// giving addresses.
+    pub oust: u32,
+    /// Runs in which ranges are added; then containers ask for addresses of parts of ranges, too.
     pub range_add: u32,
-    /// So many hosts found the mesh together; 0: the first does it alone.
+    /// Up to so many hosts found the mesh together; 0: the first does it alone.
     pub founders: u16,
     /// Who is away for so long is removed; 0: nobody is by a timer. With it partitions last longer
     /// and no clock stands still: a lease needs clocks that run.
@@ -124,6 +127,7 @@ impl Default for Scenario {
             clone: 0,
             force: 0,
             remove: 0,
+            oust: 0,
             range_add: 0,
             founders: 0,
             lease_seconds: 0,

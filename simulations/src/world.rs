@@ -138,19 +138,23 @@ impl World {
     /// When there are too many hosts.
     pub fn new(scenario: &Scenario, seed: u64, hosts: usize, lines: bool) -> anyhow::Result<Self> {
         let mut dice = Dice::new(seed, 0);
+        let mut scenario = scenario.clone();
+        if scenario.founders > 2 {
+            let founders = dice.between(2, scenario.founders.into());
+            scenario.founders = u16::try_from(founders).unwrap_or(2);
+        }
         let mut queue = Queue::new();
-        for (at, act) in plan::acts(scenario, hosts, &mut Dice::new(seed, 1)) {
+        for (at, act) in plan::acts(&scenario, hosts, &mut Dice::new(seed, 1)) {
             queue.push(at, What::Act(act));
         }
         let made: Result<Vec<Host>, String> =
             (0..hosts).map(|index| Host::new(index, scenario.lease(), &mut dice)).collect();
         let made = made.map_err(anyhow::Error::msg)?;
         let mut world = Self {
-            scenario: scenario.clone(),
+            net: Net::new(hosts, &scenario, &mut dice),
             queue,
             ids: made.iter().map(|host| host.id).collect(),
             hosts: made,
-            net: Net::new(hosts, scenario, &mut dice),
             ledger: Ledger::default(),
             trace: Trace::new(lines),
             counts: Counts::default(),
@@ -173,9 +177,10 @@ impl World {
             last_request: 0,
             last_container: 0,
             dice,
+            scenario,
         };
         for host in 0..hosts {
-            let most = u64::from(scenario.drift) * 1000;
+            let most = u64::from(world.scenario.drift) * 1000;
             let drift = world.dice.below(2 * most + 1);
             world.hosts[host].drift = drift as i64 - most as i64;
             world.started(host);

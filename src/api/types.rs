@@ -140,7 +140,7 @@ pub struct Path {
 pub struct Ipam {
     /// `ready`, `waiting`, `joining` or `exhausted`.
     pub state: String,
-    /// Why, when not ready.
+    /// Why, when not ready; and what is waited for.
     pub reason: Option<String>,
     /// The mesh's ranges.
     #[cfg_attr(feature = "io", schema(value_type = Vec<String>))]

@@ -13,6 +13,10 @@ use crate::api::types::{Done, Peer, RemoveRequest, Removed, TargetRequest};
 /// How long a removal is waited for. A dead host's links end after 4 s; who is alive answers within
 /// a second.
 const REMOVAL: Duration = Duration::from_secs(15);
+/// What is said after a removal by force.
+const FORCE_RISK: &str = "\nby force: if one of them still runs, an address may be given to two \
+    containers, as may what they gave to hosts that did not answer; `meshctl status` names each \
+    address that two hosts hold";
 
 /// Flags of `connect` and `forget`.
 #[derive(Debug, Args)]
@@ -67,8 +71,10 @@ pub(super) async fn run(command: PeerCommand, global: &Global) -> anyhow::Result
             let removed: Removed = client.post("/v1/peers/remove", &request).await?;
             global.print(&removed, |removed| {
                 let Removed { addresses, epoch, .. } = removed;
+                let risk = if request.force { FORCE_RISK } else { "" };
                 format!(
-                    "removed {}; {addresses} IPv4 addresses came back; the ring's epoch is {epoch}",
+                    "removed {}; {addresses} IPv4 addresses came back; the ring's epoch is \
+                     {epoch}{risk}",
                     list(&request.peers),
                 )
             });

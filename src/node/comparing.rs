@@ -97,17 +97,15 @@ impl Node {
     /// it may write meanwhile.
     pub(super) fn begin_comparing(&mut self, now: Time) {
         let trusted = self.config.trusted_disk && !self.doubtful;
-        self.write_doubt(!trusted && !self.config.serve_alone);
-        if trusted || self.config.serve_alone {
+        self.write_doubt(!trusted);
+        if trusted {
             self.router.settle(now);
         } else {
             self.router.tell_though_unsettled();
             self.begin_recall();
         }
-        if !self.config.serve_alone {
-            self.router.ask_for_all();
-            self.comparing = Some(Comparing { waited: Duration::ZERO, at: now, told: None });
-        }
+        self.router.ask_for_all();
+        self.comparing = Some(Comparing { waited: Duration::ZERO, at: now, told: None });
     }
 
     pub(super) fn compare(&mut self) {
@@ -131,7 +129,7 @@ impl Node {
                 (false, true) => Some(Duration::ZERO),
                 (true, true) => Some(COMPARE_UNKNOWN),
                 (false, false) => Some(COMPARE_TRUSTED),
-                (true, false) => None,
+                (true, false) => self.config.serve_alone.then_some(COMPARE_UNKNOWN),
             };
             patience.is_some_and(|patience| waited >= patience)
         };

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use ipnetwork::IpNetwork;
 use mesh_ipam::{
     Block, RingValue,
-    council::{DECREE, Surroundings, Waits, WishId, message::CouncilMessage},
+    council::{DECREE, Surroundings, Waits, WishError, WishId, message::CouncilMessage},
 };
 use mesh_router::{Kind, PeerId, Time, member, store::Return};
 use rand::RngExt;
@@ -61,8 +61,10 @@ pub(super) struct Desk {
     pub(super) review_at: Time,
     pub(super) members: BTreeSet<PeerId>,
     pub(super) reachable: BTreeSet<PeerId>,
-    long_away: BTreeSet<PeerId>,
+    pub(super) long_away: BTreeSet<PeerId>,
     pub(super) lease: Lease,
+    /// Not before then are those asked whose removal waits.
+    pub(super) ask_at: Time,
     /// When this host last had to be told the ring anew, and why.
     pub(super) told_anew: Option<(Time, String)>,
     /// Since when it is told the ring of a branch that another side began by force.
@@ -154,9 +156,8 @@ impl Node {
         self.check_settled()?;
         super::membership::check_range(&range)?;
         self.check_host_routes(&range)?;
-        let wish = self.ipam.wish_range(Block::from(range)).map_err(|error| {
-            Refusal::new(Code::Invalid, error.to_string(), "`meshctl status ipam` lists the ranges")
-        })?;
+        let wish =
+            self.ipam.wish_range(Block::from(range)).map_err(|error| range_refused(&error))?;
         Ok((wish, What::Range))
     }
 
@@ -316,6 +317,11 @@ impl Node {
     /// Answers whose wish has come true, and whose patience has ended.
     pub(super) fn settle_pending(&mut self) {
         for pending in std::mem::take(&mut self.desk.pending) {
+            if let Some(error) = self.ipam.is_in_vain(pending.wish) {
+                self.ipam.withdraw(pending.wish);
+                self.reply(pending.id, Err(range_refused(&error)));
+                continue;
+            }
             match self.ipam.is_granted(pending.wish) {
                 Some(false) if pending.until > self.now => self.desk.pending.push(pending),
                 Some(false) => {
@@ -349,16 +355,24 @@ impl Node {
         }
     }
 
-    fn undecided(&self, what: &What, waits: &Waits) -> Refusal {
-        let Waits { needed, answered, silent, behind } = waits;
+    pub(super) fn undecided(&self, what: &What, waits: &Waits) -> Refusal {
+        let Waits { needed, answered, silent, behind, unsure } = waits;
         let electors = self.ipam.electors();
         let missing: BTreeSet<PeerId> = electors.difference(answered).copied().collect();
         let mut why = Vec::new();
-        if answered.len() < *needed {
+        let sure = answered.len() - unsure.intersection(answered).count();
+        if sure < *needed {
             let (have, all, names) = (answered.len(), electors.len(), self.names(&missing));
             why.push(format!(
                 "{needed} of the {all} electors must agree and {have} did; not heard of: {names}"
             ));
+            if !unsure.is_empty() {
+                why.push(format!(
+                    "what {} had promised was lost with a disk: until the next decree that vote \
+                     counts only where all electors have voted",
+                    self.names(unsure)
+                ));
+            }
         }
         if !silent.is_empty() {
             why.push(format!("not answered: {}", self.names(silent)));
@@ -374,11 +388,7 @@ impl Node {
             ));
         }
         if why.is_empty() {
-            why.push(format!(
-                "the electors {} have not agreed yet; one that lost its disk has no vote for half \
-                 a minute",
-                self.names(&electors)
-            ));
+            why.push(format!("the electors {} have not agreed yet", self.names(&electors)));
         }
         let why = why.join("; ");
         match what {
@@ -465,4 +475,8 @@ impl Node {
         }
         self.replan();
     }
+}
+
+fn range_refused(error: &WishError) -> Refusal {
+    Refusal::new(Code::Invalid, error.to_string(), "`meshctl status ipam` lists the ranges")
 }

@@ -56,11 +56,13 @@ impl Node {
         }
     }
 
-    /// An elector is asked: it answers who is not being removed.
+    /// An elector is asked: it answers who is not being removed, if it remembers whom it promised to
+    /// remove.
     pub(super) fn on_renew(&mut self, from: PeerId, renewal: Renewal) {
         let me = self.config.me;
         let knows = self.ipam.epoch().number == renewal.epoch && self.ipam.electors().contains(&me);
-        if knows && self.may_vote() && !self.ipam.is_fenced(from) {
+        let remembers = self.may_vote() && !self.ipam.abstains();
+        if knows && remembers && !self.ipam.is_fenced(from) {
             self.desk.lease.renewed.insert(from, self.now);
             self.send_to_peer(from, &PeerMessage::Renewed(renewal));
         }
@@ -165,11 +167,17 @@ impl Node {
             || "not answered yet".to_owned(),
             |at| format!("answered {} s ago", self.now.since(at).as_secs()),
         );
+        let away = self.absent.longer_than(Duration::ZERO, self.now).into_iter();
+        let away = away.filter(|peer| self.desk.members.contains(peer)).filter_map(|peer| {
+            let span = self.now.since(self.absent.since(peer)?).as_secs();
+            Some(format!("; {} was last reached {span} s ago", self.router.name_of(peer)))
+        });
         (seconds > 0).then(|| {
             format!(
                 "{seconds} s; a majority has {since}; alone, this host stops new \
-                 addresses after {} s and may lose its blocks after {seconds} s",
-                seconds / 2
+                 addresses after {} s and may lose its blocks after {seconds} s{}",
+                seconds / 2,
+                away.collect::<String>()
             )
         })
     }

@@ -22,6 +22,8 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// How often they are asked before this host goes on without: for ten seconds, and links to the
 /// dead are given up long before. Not a span of time: a machine may sleep meanwhile.
 const ASKED_MAX: u32 = 50;
+/// How often after that: they may come back.
+const ASK_LATE: Duration = Duration::from_secs(2);
 
 /// Who is known to know this host.
 #[derive(Debug, Default)]
@@ -29,19 +31,30 @@ pub(super) struct Registration {
     known_by: BTreeSet<PeerId>,
     ask_at: Time,
     asked: u32,
-    /// It is known to enough of them, or has waited for long enough.
-    over: bool,
+    /// The newest decree whose electors are known to know it, a majority of them.
+    known_at: Option<u64>,
+}
+
+impl Registration {
+    /// Whether enough of them have known it, or it has waited for long enough.
+    fn may_go_on(&self) -> bool {
+        self.known_at.is_some() || self.asked > ASKED_MAX
+    }
 }
 
 impl Node {
     /// Whether this host may ask for space.
     pub(super) fn may_ask_for_space(&self) -> bool {
-        self.registration.over || self.ipam.owns_anything(self.config.me)
+        self.registration.may_go_on() || self.owns_something()
+    }
+
+    fn owns_something(&self) -> bool {
+        self.ipam.owns_anything(self.config.me)
     }
 
     /// Whether this host may take over what a leaver gives it.
     pub(super) fn may_take_over(&self) -> bool {
-        self.registration.over
+        self.registration.may_go_on()
     }
 
     /// The electors that may not know this host, if they are so many that no majority does.
@@ -55,42 +68,49 @@ impl Node {
         if majority { BTreeSet::new() } else { strangers }
     }
 
-    /// Makes itself known, until a majority knows it.
+    /// Makes itself known, until a majority knows it; and to others, once they are the electors.
     pub(super) fn progress_registration(&mut self) {
-        if self.mesh.is_none() || !self.router.is_settled() || self.registration.over {
+        if !self.registers() {
             return;
         }
+        let went_on = self.registration.may_go_on();
         let strangers = self.strangers();
-        let late = self.registration.asked >= ASKED_MAX && self.registration.ask_at <= self.now;
-        if late && !strangers.is_empty() && !self.may_ask_for_space() {
-            let strangers = self.names(&strangers);
-            self.notice(
-                true,
-                format!(
-                    "no majority of the electors could be told of this host ({strangers} did not \
-                 answer): should they come back and remove one of its peers before they hear of \
-                 it, addresses may be given twice"
-                ),
-            );
-        }
-        if late || strangers.is_empty() {
-            self.registration.over = true;
-            self.ipam.set_reachable(self.router.paths().keys().copied().collect());
-            return;
-        }
-        if self.registration.ask_at <= self.now {
-            self.registration.ask_at = self.now + ASK_EVERY;
-            self.registration.asked += 1;
+        if strangers.is_empty() {
+            self.registration.known_at = Some(self.ipam.epoch().number);
+        } else if self.registration.ask_at <= self.now {
             let counter = self.router.members().own_counter();
+            self.registration.ask_at = self.now + if went_on { ASK_LATE } else { ASK_EVERY };
+            self.registration.asked = self.registration.asked.saturating_add(1);
             for peer in strangers {
                 self.send_to_peer(peer, &PeerMessage::KnowMe { counter });
             }
         }
+        if !went_on && self.registration.may_go_on() {
+            let words = self.unregistered_words().filter(|_| !self.owns_something());
+            words.into_iter().for_each(|words| self.notice(true, words));
+            self.ipam.set_reachable(self.router.paths().keys().copied().collect());
+        }
+    }
+
+    fn registers(&self) -> bool {
+        let known = self.registration.known_at == Some(self.ipam.epoch().number);
+        self.mesh.is_some() && self.router.is_settled() && !known
+    }
+
+    /// What may happen because this host went on although no majority knows it.
+    pub(super) fn unregistered_words(&self) -> Option<String> {
+        let unknown = self.registration.asked > ASKED_MAX && self.registers();
+        let strangers = Some(self.strangers()).filter(|all| unknown && !all.is_empty())?;
+        Some(format!(
+            "no majority of the electors could be told of this host ({} did not answer): should \
+             they come back and remove one of its peers before they hear of it, addresses may be \
+             given twice",
+            self.names(&strangers)
+        ))
     }
 
     pub(super) fn registration_timeout(&self) -> Option<Time> {
-        let waits = self.mesh.is_some() && self.router.is_settled() && !self.registration.over;
-        waits.then_some(self.registration.ask_at)
+        self.registers().then_some(self.registration.ask_at)
     }
 
     /// A new host wants to be known: it is, once what it says of itself is on disk.

@@ -6,11 +6,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use mesh_ipam::council::Surroundings;
 use mesh_router::{PeerId, Time, member};
 
 use super::{
     Node,
-    council::{Pending, What},
+    council::{Desk, Pending, What},
     event::RequestId,
     peers::PeerMessage,
     request::{Code, Refusal},
@@ -115,6 +116,10 @@ impl Node {
     }
 
     pub(super) fn progress_removals(&mut self) {
+        if self.desk.ask_at <= self.now {
+            self.desk.ask_at = self.now + ASK_EVERY;
+            self.ask_the_doomed();
+        }
         for mut removal in std::mem::take(&mut self.desk.removals) {
             let reached = self.reached(&removal);
             let silent = self.now.since(removal.since) >= SILENCE;
@@ -132,6 +137,19 @@ impl Node {
                 }
                 self.desk.removals.push(removal);
             }
+        }
+    }
+
+    /// Who is back while its removal waits for others is asked whether it runs.
+    fn ask_the_doomed(&mut self) {
+        let doomed = self.desk.pending.iter().filter_map(|pending| match &pending.what {
+            What::Remove { peers, force: false, .. } => Some(peers),
+            _ => None,
+        });
+        let paths = self.router.paths();
+        let back = doomed.flatten().filter(|peer| paths.contains_key(peer));
+        for peer in back.copied().collect::<BTreeSet<PeerId>>() {
+            self.send_to_peer(peer, &PeerMessage::AreYouThere);
         }
     }
 
@@ -208,6 +226,16 @@ impl Node {
             self.notice(true, text);
         }
         self.desk.unasked = Some((self.ipam.wish_removal(&gone, None), gone));
+    }
+
+    /// For whom the removal that nobody asked for waits, in words.
+    pub(super) fn unasked_words(&self) -> Option<String> {
+        let (wish, peers) = self.desk.unasked.as_ref()?;
+        let Desk { members, reachable, long_away, .. } = &self.desk;
+        let around = Surroundings { now: self.now, members, reachable, long_away, dice: 0 };
+        let waits = self.ipam.waits_for(*wish, &around);
+        let what = What::Remove { peers: peers.clone(), addresses: 0, force: false };
+        Some(self.undecided(&what, &waits).message)
     }
 
     /// Peers that were removed, are not back, and own something: a grant to them that was not known

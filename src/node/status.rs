@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use mesh_ipam::{Block, Owner};
+use mesh_ipam::{Block, Owner, block::Family};
 use mesh_router::{PeerId, dialer::Callee, member};
 
 use super::{Node, attaching::gateway_holder};
@@ -132,6 +132,7 @@ impl Node {
         let state = match (&self.mesh, self.ipam.ranges().is_empty(), waits) {
             (None, ..) => "waiting",
             (_, true, _) => "joining",
+            _ if self.exhausted_words().is_some() => "exhausted",
             (_, false, true) => "waiting",
             _ => "ready",
         };
@@ -139,7 +140,7 @@ impl Node {
         let held = self.slots.values().filter(|slot| slot.record.holder != gateway);
         Ipam {
             state: state.to_owned(),
-            reason: Some(self.waiting_words()).filter(|text| !text.is_empty()),
+            reason: self.ipam_words(),
             ranges: self.ipam.ranges().iter().map(Block::network).collect(),
             blocks: self.ipam.owned_blocks().len(),
             owned: self.ipam.owned_by(self.config.me),
@@ -159,6 +160,26 @@ impl Node {
             lease: self.lease_words(),
             told_anew: self.told_anew_words(),
         }
+    }
+
+    /// Why addresses are not as they should be, and what is waited for.
+    fn ipam_words(&self) -> Option<String> {
+        let waiting = Some(self.waiting_words()).filter(|text| !text.is_empty());
+        let all =
+            [self.exhausted_words(), waiting, self.unasked_words(), self.unregistered_words()];
+        let all: Vec<String> = all.into_iter().flatten().collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    fn exhausted_words(&self) -> Option<String> {
+        let full = [Family::V4, Family::V6].into_iter().find_map(|family| {
+            let ranges = self.ipam.exhausted_of(family)?;
+            Some(ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+        })?;
+        Some(format!(
+            "nobody who can be reached has a free address of {full}: add a range with `meshctl ipam \
+             range add`"
+        ))
     }
 
     fn conflicts(&self) -> Vec<String> {

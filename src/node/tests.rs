@@ -360,6 +360,26 @@ fn a_disk_from_before_the_founding_is_told_what_was_given_away_since() {
     assert!(image.node.is_unsure(), "it was not told all");
 }
 
+/// Whoever is to serve alone is to do so only where nobody can be asked.
+#[test]
+fn a_host_that_may_serve_alone_hears_its_peers_first() {
+    let mut host = Host::ready();
+    let peer = PeerId::new([2; 16]);
+    leaving::grant(&mut host, peer);
+    host.persist();
+    let alone = NodeConfig { trusted_disk: false, serve_alone: true, ..config() };
+    let mut image = Host::start_as(alone, host.disk.clone());
+    assert!(image.node.is_unsure());
+    let (link, remote) = (LinkId(1), "192.0.2.3:7780".parse().unwrap());
+    image.input(Input::LinkUp(LinkUp { link, peer, incarnation: 1, remote, dialled: None }));
+    image.wait(Duration::from_secs(2));
+    assert!(image.node.is_unsure(), "the peer has not said yet what it knows");
+    for _ in 0..10 {
+        image.wait(Duration::from_secs(1));
+    }
+    assert!(!image.node.is_unsure(), "nobody said anything");
+}
+
 #[test]
 fn rows_that_nobody_wrote_are_refused() {
     let host = Host::ready();
@@ -442,4 +462,10 @@ fn whoever_slept_has_not_waited_for_a_majority() {
         host.wait(Duration::from_millis(200));
     }
     assert!(host.node.may_take_over(), "it does not wait for ever");
+    let reason = |host: &Host| host.node.status().ipam.reason.unwrap_or_default();
+    assert!(reason(&host).contains("addresses may be given twice"), "{}", reason(&host));
+    host.node.is_known_by(electors[0]);
+    host.wait(Duration::from_secs(2));
+    assert_eq!(reason(&host), "", "two of the three know it");
+    assert!(host.node.may_take_over());
 }

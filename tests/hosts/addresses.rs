@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::RecordType;
 use ipnetwork::IpNetwork;
+use meshwork::api::types::Status;
 use meshwork::lab::{
     Container, Host, Lab, NameQuery, mesh,
     testing::{Load, in_lab},
@@ -116,6 +117,10 @@ fn a_full_mesh_gives_what_is_released_or_added() {
         }
         let full = format!("{:#}", first.container("e").err().context("a fifth address")?);
         ensure!(full.contains("every address of 10.20.0.0/29 is in use"), "{full}");
+        let exhausted = |status: &Status| status.ipam.state == "exhausted";
+        let (status, _) = first.wait_status("full", PATIENCE, exhausted)?;
+        let why = status.ipam.reason.context("a reason")?;
+        ensure!(why.contains("meshctl ipam range add"), "{why}");
         second.detach(&on_second)?;
         let released = first.container("h")?;
         ensure!(released.v4()? == given[0], "{:?}", released.addresses);
@@ -123,6 +128,7 @@ fn a_full_mesh_gives_what_is_released_or_added() {
         third.start_joining(first, &token)?;
         third.wait_ready(PATIENCE)?;
         let added = [second.container("f")?, third.container("g")?];
+        first.wait_status("not full", PATIENCE, |status| status.ipam.state == "ready")?;
         let range: IpNetwork = "10.21.0.0/28".parse()?;
         for container in &added {
             ensure!(range.contains(container.v4()?), "{:?}", container.addresses);

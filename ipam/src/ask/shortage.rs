@@ -7,7 +7,7 @@ use mesh_router::{PeerId, Time};
 use super::{Ask, TRY};
 use crate::{
     allocate::{AllocateError, Wanted},
-    block::Block,
+    block::{Block, Family},
     ipam::Ipam,
     space::SpaceRefusal,
 };
@@ -29,6 +29,18 @@ impl Ipam {
             Some(ask) if ask.exhausted.is_some() => AllocateError::Exhausted(vec![range]),
             ask => AllocateError::NoSpace { range, asked: ask.and_then(|ask| ask.donor) },
         }
+    }
+
+    /// The ranges of a family, if in none of them anything is free here and everybody else who owns
+    /// a part of them has said the same.
+    pub fn exhausted_of(&self, family: Family) -> Option<Vec<Block>> {
+        let ranges = self.ranges_of(family);
+        let nothing = |range: &Block| {
+            let ask = self.space.asks.get(&Wanted::Any(*range));
+            let nobody = ask.is_some_and(|ask| ask.exhausted.is_some());
+            self.free_in(range) == 0 && (nobody || !self.has_others(range))
+        };
+        (!ranges.is_empty() && ranges.iter().all(nothing)).then_some(ranges)
     }
 
     /// Whether others were asked for space, and it came to nothing or takes long.

@@ -34,9 +34,7 @@ impl Acceptor {
     /// Begins anew for a later decree.
     pub(super) fn advance(&mut self, (branch, epoch): Point) {
         if self.about() < (branch, epoch) {
-            // One that may have promised something for this very decree abstains until it is made.
-            let abstain = self.abstain && self.epoch == 0;
-            let removal = self.removal;
+            let Self { abstain, removal, .. } = *self;
             *self = Self { branch, epoch, abstain, removal, ..Self::default() };
         }
     }

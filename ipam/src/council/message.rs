@@ -10,10 +10,20 @@ use super::{branch::Fork, decree::Decree};
 /// An attempt to decide: a greater one beats a smaller one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Ballot {
-    /// Rises with every attempt.
-    pub round: u32,
+    /// In the upper half a number that rises with every attempt, in the lower a random one: a
+    /// proposer that was started again, or set back, knows nothing of its last attempt, and two
+    /// attempts with one ballot would be taken for one.
+    pub round: u64,
     /// Whose attempt it is.
     pub proposer: PeerId,
+}
+
+impl Ballot {
+    /// A ballot greater than all of a round.
+    pub(super) fn after(round: u64, proposer: PeerId, dice: u32) -> Self {
+        let count = (round >> 32).saturating_add(1).min(u32::MAX.into());
+        Self { round: count << 32 | u64::from(dice), proposer }
+    }
 }
 
 /// A message about the decree with the number `epoch`.
@@ -68,4 +78,20 @@ pub enum Body {
     GivenUp,
     /// The sender bars somebody for long, and cannot have this decree made itself, whatever it is.
     Stuck,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_attempts_have_one_ballot_also_when_the_first_is_forgotten() {
+        let me = PeerId::new([1; 16]);
+        let [one, other] = [5, 6].map(|dice| Ballot::after(0, me, dice));
+        assert_ne!(one, other);
+        let next = Ballot::after(other.round, me, 0);
+        assert!(next > one && next > other, "{next:?}");
+        let last = Ballot::after(u64::MAX, me, u32::MAX);
+        assert_eq!(last.round, u64::MAX, "there is no greater one");
+    }
 }

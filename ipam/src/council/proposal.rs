@@ -20,7 +20,8 @@ use crate::ipam::Ipam;
 const REPEAT: Duration = Duration::from_millis(400);
 /// The pause after an attempt was overtaken, times a random number below the attempts so far.
 const PAUSE: Duration = Duration::from_millis(150);
-/// For how long the vote of a host that lost its disk counts only where everybody has voted.
+/// A host that lost its disk may take so long to hear how many decrees there are. Chosen: as long as
+/// any two that stand are without a link that could be made.
 const ABSTENTION: Duration = Duration::from_secs(30);
 /// How long all founders are waited for before a majority goes on without the others.
 const GENESIS_PATIENCE: Duration = Duration::from_secs(1);
@@ -39,7 +40,12 @@ struct Promise {
 #[derive(Debug, Clone)]
 enum Stage {
     Preparing(BTreeMap<PeerId, Promise>),
-    Accepting { decree: Decree, accepted: BTreeSet<PeerId> },
+    Accepting {
+        decree: Decree,
+        accepted: BTreeSet<PeerId>,
+        /// Of those who promised, these may have forgotten other promises.
+        unsure: BTreeSet<PeerId>,
+    },
 }
 
 /// An attempt.
@@ -61,6 +67,17 @@ impl Proposal {
         match &self.stage {
             Stage::Preparing(promises) => promises.keys().copied().collect(),
             Stage::Accepting { accepted, .. } => accepted.clone(),
+        }
+    }
+
+    /// Who has answered and may have forgotten other promises.
+    pub(super) fn unsure(&self) -> BTreeSet<PeerId> {
+        match &self.stage {
+            Stage::Preparing(promises) => {
+                let unsure = promises.iter().filter(|(_, promise)| promise.abstains);
+                unsure.map(|(peer, _)| *peer).collect()
+            }
+            Stage::Accepting { unsure, .. } => unsure.clone(),
         }
     }
 
@@ -104,7 +121,7 @@ impl Ipam {
             self.council.next = next;
             self.council.moved_at = now;
         }
-        self.council.end_abstention(now);
+        self.council.end_abstention(next, now);
         if let Some(change) = self.forced_change(around) {
             // It waits for nobody any more, least of all for a proposal that finds no majority.
             self.give_up_proposal();
@@ -152,8 +169,8 @@ impl Ipam {
             let decree = self.draft(&change);
             return self.carry_out_alone(&decree);
         }
-        self.council.round += 1;
-        let ballot = Ballot { round: self.council.round, proposer: self.me() };
+        let ballot = Ballot::after(self.council.round, self.me(), around.dice);
+        self.council.round = ballot.round;
         let founders = self.council.founding.as_ref().filter(|_| self.epoch().number == 0);
         self.council.proposal = Some(Proposal {
             about: self.next_decree(),
@@ -273,6 +290,10 @@ impl Ipam {
             return;
         }
         self.council.touch(|acceptor| acceptor.advance(about));
+        // Who counts on this vote has to know that it may be worth nothing, and so asks anew.
+        if self.abstains() && self.council.acceptor.promised != Some(ballot) {
+            return self.council.say(from, answer(Body::Overtaken { by: ballot }));
+        }
         if let Some(by) = self.council.acceptor.promised.filter(|promised| *promised > ballot) {
             return self.council.say(from, answer(Body::Overtaken { by }));
         }
@@ -323,8 +344,9 @@ impl Ipam {
             Some(self.draft(&change))
         });
         let Some(decree) = decree else { return };
+        let unsure = proposal.unsure();
         let Some(proposal) = &mut self.council.proposal else { return };
-        proposal.stage = Stage::Accepting { decree, accepted: BTreeSet::new() };
+        proposal.stage = Stage::Accepting { decree, accepted: BTreeSet::new(), unsure };
         self.ask(around);
     }
 
@@ -357,12 +379,13 @@ impl Ipam {
     /// Carries out what a majority has accepted.
     fn check_accepted(&mut self) {
         let Some(proposal) = &self.council.proposal else { return };
-        let Stage::Accepting { decree, accepted } = &proposal.stage else { return };
+        let Stage::Accepting { decree, accepted, unsure } = &proposal.stage else { return };
         let enough = if proposal.founders > 0 {
             accepted.len() >= quorum(proposal.founders.into())
         } else {
             let electors = self.electors();
-            accepted.intersection(&electors).count() >= quorum(electors.len())
+            let sure = accepted.difference(unsure).filter(|peer| electors.contains(peer)).count();
+            sure >= quorum(electors.len()) || electors.is_subset(accepted)
         };
         if enough {
             let decree = decree.clone();
@@ -380,15 +403,22 @@ pub(super) fn quorum(electors: usize) -> usize {
 }
 
 impl Council {
-    /// What was promised before the disk was lost was for an attempt that is over by now: whoever
-    /// made it has told others of its decree, or has made another attempt.
-    fn end_abstention(&mut self, now: Time) {
+    /// What was promised before the disk was lost was about the decree after those that stood then.
+    /// By and by this host hears of all of these.
+    fn end_abstention(&mut self, next: Point, now: Time) {
         if !self.acceptor.abstain {
-            self.abstains_since = None;
-        } else if now.since(*self.abstains_since.get_or_insert(now)) >= ABSTENTION {
-            self.abstains_since = None;
+            return;
+        }
+        let since = *self.abstains_since.get_or_insert(now);
+        if now.since(since) >= ABSTENTION && next > *self.abstains_past.get_or_insert(next) {
+            (self.abstains_since, self.abstains_past) = (None, None);
             self.touch(|acceptor| acceptor.abstain = false);
         }
+    }
+
+    /// Whether a decree is needed for this host's vote to count again.
+    pub(super) fn abstains_in_vain(&self) -> bool {
+        self.acceptor.abstain && self.abstains_past.is_some()
     }
 
     /// Nobody needs to bar anybody for an attempt that ends before anybody was asked to accept it.

@@ -72,6 +72,9 @@ pub struct Waits {
     pub silent: BTreeSet<PeerId>,
     /// Members whose writes have not arrived yet.
     pub behind: BTreeSet<PeerId>,
+    /// Of the electors that have answered, these have a vote only where all have answered: what
+    /// they had promised was lost with their disks.
+    pub unsure: BTreeSet<PeerId>,
 }
 
 /// Why a wish cannot be had.
@@ -95,17 +98,36 @@ impl Ipam {
     /// [`WishError`].
     pub fn wish_range(&mut self, range: Block) -> Result<WishId, WishError> {
         check_range(&range).map_err(WishError::Range)?;
-        if self.ranges().contains(&range) {
-            return Ok(self.council.wish(Wish::Range(range)));
+        self.may_add(range)?;
+        Ok(self.council.wish(Wish::Range(range)))
+    }
+
+    /// Whether a range can be added to those that there are, or is one of them.
+    fn may_add(&self, range: Block) -> Result<(), WishError> {
+        let ranges = self.ranges();
+        if ranges.contains(&range) {
+            return Ok(());
         }
-        if let Some(other) = self.ranges().iter().find(|other| other.overlaps(&range)) {
+        if let Some(other) = ranges.iter().find(|other| other.overlaps(&range)) {
             return Err(WishError::Overlap(range, *other));
         }
-        if self.ranges().len() >= RANGES_MAX {
+        if ranges.len() >= RANGES_MAX {
             let text = format!("a mesh may have {RANGES_MAX} ranges and has as many");
             return Err(WishError::Range(text));
         }
-        Ok(self.council.wish(Wish::Range(range)))
+        Ok(())
+    }
+
+    /// Why a wish cannot come true any more: a range was added meanwhile that it overlaps.
+    pub fn is_in_vain(&self, id: WishId) -> Option<WishError> {
+        self.council.wishes.get(&id).and_then(|wish| self.vanity(wish))
+    }
+
+    fn vanity(&self, wish: &Wish) -> Option<WishError> {
+        match wish {
+            Wish::Range(range) => self.may_add(*range).err(),
+            Wish::Remove { .. } | Wish::Resign => None,
+        }
     }
 
     /// Wants peers removed: their blocks are to be this host's. By force, from `alone_from` on or
@@ -190,6 +212,7 @@ impl Ipam {
             answered: answered.intersection(&electors).copied().collect(),
             silent,
             behind: proposal.map(|proposal| proposal.behind(self)).unwrap_or_default(),
+            unsure: proposal.map(Proposal::unsure).unwrap_or_default(),
         }
     }
 
@@ -227,7 +250,8 @@ impl Ipam {
             return self.may_found(around).then(Change::default);
         }
         let electors = self.electors();
-        let wishes = self.council.wishes.values().filter(|wish| !self.is_fulfilled(wish));
+        let open = |wish: &&Wish| !self.is_fulfilled(wish) && self.vanity(wish).is_none();
+        let wishes = self.council.wishes.values().filter(open);
         // What is forced comes first.
         if let Some(wish) = wishes.min_by_key(|wish| !wish.is_forced()).cloned() {
             let change = self.change_for(&wish, &electors, around);
@@ -337,14 +361,15 @@ impl Ipam {
     }
 
     /// Whether this host has barred somebody for so long that whoever wanted it has given up, and
-    /// it was not told. The next decree ends it, whatever that is.
+    /// it was not told; or has had no vote for long. The next decree ends it, whatever that is.
     fn is_stuck(&mut self, now: Time) -> bool {
         let barred = !self.barred(Point::default()).is_empty();
         // Whoever goes on after a decree bars anew.
         let about = self.council.acceptor.about();
         let since = self.council.barred_since.filter(|(of, _)| *of == about);
         self.council.barred_since = barred.then(|| since.unwrap_or((about, now)));
-        self.council.barred_since.is_some_and(|(_, at)| now.since(at) >= BARRED_MAX)
+        let long = self.council.barred_since.is_some_and(|(_, at)| now.since(at) >= BARRED_MAX);
+        long || self.council.abstains_in_vain()
     }
 
     /// What to say to the electors where this host cannot propose: that it bars somebody for long.
@@ -352,7 +377,7 @@ impl Ipam {
         if !self.is_stuck(now) {
             return None;
         }
-        let (branch, epoch) = self.council.acceptor.about();
+        let (branch, epoch) = self.next_decree();
         let ballot = Ballot { round: self.council.round, proposer: self.me() };
         Some(CouncilMessage { epoch, branch, ballot, body: Body::Stuck })
     }

@@ -12,7 +12,7 @@ use crate::{
         Surroundings,
         message::{Ballot, Body, CouncilMessage},
     },
-    space::{chunk_length, low_water},
+    space::chunk_length,
 };
 
 mod council;
@@ -83,7 +83,7 @@ impl Net {
     }
 
     /// The first host says this to another about the next decree.
-    fn tell_council(&mut self, to: usize, round: u32, body: Body) {
+    fn tell_council(&mut self, to: usize, round: u64, body: Body) {
         let (proposer, epoch) = (self.hosts[0].me(), self.hosts[to].epoch().number + 1);
         let ballot = Ballot { round, proposer };
         let message = CouncilMessage { epoch, branch: Default::default(), ballot, body };
@@ -436,13 +436,18 @@ fn what_comes_back_is_merged_and_retired() {
 #[test]
 fn chunks_are_scaled_to_their_range() {
     let lengths = |texts: &[&str]| -> Vec<u8> {
-        texts.iter().map(|text| chunk_length(&block(text))).collect()
+        texts.iter().map(|text| chunk_length(&block(text), 9)).collect()
     };
     let v4 = lengths(&["10.0.0.0/8", "10.32.0.0/12", "10.9.0.0/24", "10.9.0.0/28", "10.9.0.0/29"]);
     assert_eq!(v4, [16, 20, 28, 30, 31]);
     let v6 = lengths(&["fd00::/32", "fd00::/48", "fd00::/56", "fd00::/64", "fd00::/120"]);
     assert_eq!(v6, [48, 64, 64, 72, 124]);
-    assert_eq!(low_water(&block("10.9.0.0/29")), 1);
+    let of_hosts = |owners| chunk_length(&block("10.32.0.0/16"), owners);
+    assert_eq!([0, 1, 64, 65, 500, 1000].map(of_hosts), [24, 24, 24, 25, 27, 28]);
+    assert_eq!(chunk_length(&block("fd00::/64"), 1000), 76);
+
+    let net = Net::new(3, &["10.9.0.0/29"]);
+    assert_eq!(net.hosts[0].low_water(&block("10.9.0.0/29")), 1);
 }
 
 #[test]
@@ -564,7 +569,7 @@ fn a_host_whose_addresses_rest_gives_none_to_one_that_is_not_in_need() {
     net.gossip();
     let range = block("10.32.0.0/26");
     // All but what it would ask for more at.
-    let held = 0..62 - low_water(&range);
+    let held = 0..62 - net.hosts[0].low_water(&range);
     for number in held.clone() {
         net.hosts[0].allocate(&holder(number), Wanted::Any(range), net.now).unwrap();
     }

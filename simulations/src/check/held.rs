@@ -5,15 +5,17 @@ use mesh_ipam::Owner;
 use super::Violation;
 use crate::host::Host;
 
-/// No address is held here that is somebody else's: unless the host's blocks were taken from it, or
-/// it has yet to hear whether they were.
+/// No address is held here that is somebody else's: unless it was held when the host's blocks were
+/// taken from it, or the host has yet to hear whether they were.
 pub(crate) fn owned(hosts: &[Host], host: usize) -> Result<(), Violation> {
     let host = &hosts[host];
     if host.dispossessed || host.node.is_unsure() {
         return Ok(());
     }
     // That somebody else holds it, too, is for the checker of addresses.
-    let foreign = |conflict: &mesh_ipam::Conflict| conflict.owner != Owner::Peer(host.id);
+    let foreign = |conflict: &mesh_ipam::Conflict| {
+        conflict.owner != Owner::Peer(host.id) && !host.taken.contains(&conflict.address)
+    };
     match host.node.ipam().conflicts().into_iter().find(foreign) {
         None => Ok(()),
         Some(conflict) => {

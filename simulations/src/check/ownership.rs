@@ -46,12 +46,27 @@ fn overlap(a: &[Block], b: &[Block]) -> Option<(Block, Block)> {
     None
 }
 
-/// How many IPv4 ranges of the mesh a node knows.
+/// How many ranges of the mesh a node knows.
 pub(crate) fn ranges_known(host: &Host) -> usize {
-    host.node.ipam().ranges().iter().filter(|range| range.first().is_ipv4()).count()
+    host.node.ipam().ranges().len()
 }
 
-/// Every node knows all IPv4 ranges of the mesh.
+/// Ranges do not overlap: in each of them whoever added it owned everything.
+pub(crate) fn disjoint(host: &Host) -> Result<(), Violation> {
+    let ring = host.node.ipam().store();
+    let mut last: Option<Block> = None;
+    for (key, _) in ring.iter() {
+        let RingKey::Range(range) = *key else { break };
+        if let Some(last) = last.filter(|last| last.overlaps(&range)) {
+            let text = format!("h{} knows the ranges {last} and {range}", host.index);
+            return Err(Violation::new("ownership", text));
+        }
+        last = Some(range);
+    }
+    Ok(())
+}
+
+/// Every node knows all ranges of the mesh.
 pub(crate) fn ranges(hosts: &[Host], least: usize) -> Result<(), Violation> {
     let members = || hosts.iter().filter(|host| host.is_member());
     // One may have been added although whoever asked for it was not told so.

@@ -124,3 +124,112 @@ fn a_removal_by_force_waits_while_others_decide() {
     assert!(!after(&mut net, 4));
     assert!(after(&mut net, 5));
 }
+
+/// These hosts decide together for so long, and hear of no other's messages.
+fn confer(net: &mut Net, among: &[usize], seconds: u64) {
+    for _ in 0..2 * seconds {
+        net.now = net.now + Duration::from_millis(500);
+        net.around(|hosts, around| {
+            for from in [among, among, among].concat() {
+                let me = hosts[from].me();
+                hosts[from].drive_council(around);
+                hosts[from].promises_durable(hosts[from].promises().0);
+                while let Some((to, message)) = hosts[from].poll_council() {
+                    if let Some(to) = among.iter().find(|host| hosts[**host].me() == to) {
+                        hosts[*to].handle_council(me, message, around);
+                    }
+                }
+            }
+        });
+        net.gossip();
+    }
+}
+
+/// Each had checked it before it heard of the other: one of them owned what the other gave out.
+#[test]
+fn of_two_ranges_that_overlap_and_are_added_at_once_one_is_added() {
+    for (one, other) in [("10.99.0.0/16", "10.99.4.0/24"), ("10.99.4.0/24", "10.99.0.0/16")] {
+        let mut net = Net::settled(3);
+        confer(&mut net, &[0, 1, 2], 4);
+        assert_eq!(net.hosts[0].electors().len(), 3);
+        let wishes = [(0, block(one)), (1, block(other))];
+        let wishes = wishes.map(|(host, range)| (host, net.hosts[host].wish_range(range).unwrap()));
+        assert!(wishes.iter().all(|(host, wish)| net.hosts[*host].is_in_vain(*wish).is_none()));
+        confer(&mut net, &[0, 1, 2], 10);
+        let granted = wishes.map(|(host, wish)| net.hosts[host].is_granted(wish) == Some(true));
+        let vain = wishes.map(|(host, wish)| net.hosts[host].is_in_vain(wish).is_some());
+        assert_eq!(granted.iter().filter(|granted| **granted).count(), 1, "{granted:?}");
+        assert_eq!(vain, granted.map(|granted| !granted));
+        for host in &net.hosts {
+            assert_eq!(host.ranges().len(), 2);
+            let keys = host.store().iter().filter(|(key, _)| matches!(key, RingKey::Range(_)));
+            assert_eq!(keys.count(), 2);
+        }
+        net.check();
+    }
+}
+
+/// What it had promised may have led to a decree that somebody knows who is cut off: half a minute
+/// later it is still so.
+#[test]
+fn who_lost_its_disk_votes_again_after_the_next_decree_and_not_before() {
+    let mut net = Net::settled(3);
+    confer(&mut net, &[0, 1, 2], 4);
+    assert_eq!(net.hosts[0].electors().len(), 3);
+    net.hosts[2].abstain();
+    let wish = |net: &mut Net, range: &str| net.hosts[0].wish_range(block(range)).unwrap();
+    let first = wish(&mut net, "10.99.0.0/16");
+    confer(&mut net, &[0, 2], 60);
+    assert_eq!(net.hosts[0].is_granted(first), Some(false));
+    assert!(net.hosts[2].abstains());
+    confer(&mut net, &[0, 1], 5);
+    assert_eq!(net.hosts[0].is_granted(first), Some(true), "two that remember are a majority");
+    confer(&mut net, &[0, 1, 2], 5);
+    assert!(!net.hosts[2].abstains(), "what it had promised was about that decree");
+    let second = wish(&mut net, "10.98.0.0/16");
+    confer(&mut net, &[0, 2], 5);
+    assert_eq!(net.hosts[0].is_granted(second), Some(true));
+
+    // And when nobody wants anything else decided, a decree is made for that.
+    net.hosts[2].abstain();
+    let epoch = net.hosts[0].epoch().number;
+    confer(&mut net, &[0, 1, 2], 20);
+    assert!(net.hosts[2].abstains() && net.hosts[0].epoch().number == epoch);
+    confer(&mut net, &[0, 1, 2], 20);
+    assert!(!net.hosts[2].abstains() && net.hosts[0].epoch().number == epoch + 1);
+}
+
+/// It may have promised others not to. Whoever asked takes its vote for that of one who remembers.
+#[test]
+fn who_lost_its_disk_between_promising_and_accepting_is_asked_anew() {
+    let mut net = Net::settled(2);
+    confer(&mut net, &[0, 1], 4);
+    assert_eq!(net.hosts[0].electors().len(), 2);
+    let [first, second] = [0, 1].map(|host| net.hosts[host].me());
+    let wish = net.hosts[0].wish_range(block("10.99.0.0/16")).unwrap();
+    net.now = net.now + Duration::from_secs(1);
+    let accept = net.around(|hosts, around| {
+        hosts[0].drive_council(around);
+        loop {
+            hosts[0].promises_durable(hosts[0].promises().0);
+            let (to, message) = hosts[0].poll_council().unwrap();
+            let host = usize::from(to == second);
+            if host == 1 && matches!(message.body, Body::Accept(_)) {
+                return message;
+            }
+            hosts[host].handle_council(first, message, around);
+            hosts[1].promises_durable(hosts[1].promises().0);
+            while let Some((_, answer)) = hosts[1].poll_council() {
+                hosts[0].handle_council(second, answer, around);
+            }
+        }
+    });
+    net.hosts[1].restore_promises(Default::default());
+    net.hosts[1].abstain();
+    net.around(|hosts, around| hosts[1].handle_council(first, accept.clone(), around));
+    let (_, answer) = net.hosts[1].poll_council().unwrap();
+    assert_eq!(answer.body, Body::Overtaken { by: accept.ballot });
+    net.around(|hosts, around| hosts[0].handle_council(second, answer, around));
+    confer(&mut net, &[0, 1], 5);
+    assert_eq!(net.hosts[0].is_granted(wish), Some(true), "all electors have voted");
+}
