@@ -87,6 +87,7 @@ pub(crate) struct Space {
     asks: BTreeMap<Wanted, Ask>,
     pub(crate) asked: Asked,
     last_id: u64,
+    free: shortage::Free,
     /// To whom, what, and the own write that must be durable before.
     outbox: VecDeque<(PeerId, SpaceMessage, u64)>,
 }
@@ -229,8 +230,14 @@ impl Ipam {
     pub fn handle_message(&mut self, from: PeerId, message: SpaceMessage, now: Time) {
         match message {
             SpaceMessage::Request(request) => self.on_request(from, &request, now),
-            SpaceMessage::Granted { id, block } => self.on_granted(from, id, block, now),
-            SpaceMessage::Refused { id, reason } => self.on_refused(from, id, reason, now),
+            SpaceMessage::Granted { id, block, free } => {
+                self.hear_of_free(from, id, free);
+                self.on_granted(from, id, block, now);
+            }
+            SpaceMessage::Refused { id, reason, free } => {
+                self.hear_of_free(from, id, free);
+                self.on_refused(from, id, reason, now);
+            }
         }
     }
 
@@ -352,7 +359,8 @@ impl Ipam {
         self.space.send(donor, SpaceMessage::Request(request), 0);
     }
 
-    /// Whom to ask: an address's owner, or the reachable peer that owns most of the range.
+    /// Whom to ask: an address's owner, or the reachable peer that has most of the range free, as far
+    /// as this host knows.
     fn donor_for(&self, wanted: &Wanted, refused: &BTreeSet<PeerId>) -> Option<PeerId> {
         let me = self.me();
         let may = |peer: &PeerId| {
@@ -362,7 +370,10 @@ impl Ipam {
             Wanted::Exact(address) => self.owner(*address).route().filter(may),
             Wanted::Any(range) => {
                 let owners = self.owners_in(range).into_iter().filter(|(peer, _)| may(peer));
-                owners.max_by_key(|(peer, size)| (*size, *peer)).map(|(peer, _)| peer)
+                let free = |peer, owned| self.space.free.of(range, peer, owned);
+                owners
+                    .max_by_key(|(peer, owned)| (free(*peer, *owned), *peer))
+                    .map(|(peer, _)| peer)
             }
         }
     }

@@ -25,9 +25,13 @@ impl Ipam {
             return;
         }
         let id = request.id;
-        let (reply, durable) = match self.serve(from, request) {
-            Ok(block) => (SpaceMessage::Granted { id, block }, self.ring.own_counter()),
-            Err(reason) => (SpaceMessage::Refused { id, reason }, 0),
+        let served = self.serve(from, request);
+        let whole = self.pools.contains_key(&request.range);
+        let free = if whole { self.free_in(&request.range) } else { 0 };
+        let free = u64::try_from(free).unwrap_or(u64::MAX);
+        let (reply, durable) = match served {
+            Ok(block) => (SpaceMessage::Granted { id, block, free }, self.ring.own_counter()),
+            Err(reason) => (SpaceMessage::Refused { id, reason, free }, 0),
         };
         if let (
             SpaceMessage::Refused { reason: SpaceRefusal::Taken { .. }, .. },

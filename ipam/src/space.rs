@@ -22,6 +22,8 @@ pub enum SpaceMessage {
         id: u64,
         /// What was granted.
         block: Block,
+        /// What the donor has free of the range now; zero when a part of one was asked for.
+        free: u64,
     },
     /// Nothing was granted.
     Refused {
@@ -29,6 +31,8 @@ pub enum SpaceMessage {
         id: u64,
         /// Why.
         reason: SpaceRefusal,
+        /// As above.
+        free: u64,
     },
 }
 

@@ -1,11 +1,14 @@
 //! The scenarios that are built in.
 
+use std::borrow::Cow;
+
 use ipnetwork::IpNetwork;
 
-use crate::scenario::Scenario;
+use crate::{dice::Dice, scenario::Scenario};
 
-/// The names of scenarios that today's code passes.
-pub const NAMES: [&str; 23] = [
+/// The names of scenarios that today's code passes. `any` is for each seed another of these.
+pub const NAMES: [&str; 24] = [
+    "any",
     "default",
     "calm",
     "partition",
@@ -66,6 +69,22 @@ impl Scenario {
             .or_else(|| mixed(name, all))
             .or_else(|| size(name, calm))
     }
+
+    /// The scenario of one seed: of `any` it is one of the others, every fourth time the default.
+    pub fn of_seed(&self, seed: u64) -> Cow<'_, Self> {
+        if self.name != "any" {
+            return Cow::Borrowed(self);
+        }
+        let mut dice = Dice::new(seed, 3);
+        let drawn = loop {
+            let name = if dice.chance(250) { "default" } else { dice.pick(&NAMES) };
+            let drawn = Self::named(name).filter(|drawn| drawn.name != "any" && !drawn.cut_deltas);
+            if let Some(drawn) = drawn {
+                break drawn;
+            }
+        };
+        Cow::Owned(Self { mutation: self.mutation, ..drawn })
+    }
 }
 
 fn ranges(all: &[&str]) -> Vec<IpNetwork> {
@@ -75,7 +94,7 @@ fn ranges(all: &[&str]) -> Vec<IpNetwork> {
 /// What happens to everybody.
 fn everyday(name: &str, all: Scenario, calm: Scenario) -> Option<Scenario> {
     Some(match name {
-        "default" => all,
+        "any" | "default" => all,
         "calm" => calm,
         "partition" => Scenario { partitions: 8, loss: 50, link_deaths: 8, ..calm },
         "crash" => Scenario { crashes: 12, disk_faults: 2, ..calm },
@@ -329,5 +348,18 @@ mod tests {
             assert_eq!(Scenario::named(name).unwrap().name, *name);
         }
         assert!(Scenario::load("no-such-scenario").is_err());
+    }
+
+    #[test]
+    fn any_scenario_is_the_same_one_for_a_seed_and_each_in_turn() {
+        let any = Scenario::named("any").unwrap();
+        let drawn: Vec<String> = (0..2000).map(|seed| any.of_seed(seed).name.clone()).collect();
+        let names: std::collections::BTreeSet<&str> = drawn.iter().map(String::as_str).collect();
+        let all: std::collections::BTreeSet<&str> = NAMES.into_iter().collect();
+        let missing: Vec<_> = all.difference(&names).copied().collect();
+        assert_eq!(missing, ["any", "cut"]);
+        assert_eq!(drawn[7], any.of_seed(7).name);
+        let default = drawn.iter().filter(|name| *name == "default").count();
+        assert!((400..700).contains(&default), "{default} of 2000");
     }
 }

@@ -36,6 +36,7 @@ pub fn hosts_of(seed: u64, hosts: &RangeInclusive<usize>) -> usize {
 
 /// Runs one seed. A panic of a node is a failure like another.
 pub fn one(scenario: &Scenario, seed: u64, hosts: usize, trace: bool) -> Outcome {
+    let scenario = &*scenario.of_seed(seed);
     break_rules(scenario);
     let run = || match World::new(scenario, seed, hosts, trace) {
         Ok(mut world) => {

@@ -41,7 +41,8 @@ fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static 
 }
 
 /// Why a file could not be used.
-enum Failure {
+#[derive(Debug)]
+pub(super) enum Failure {
     /// Its bytes are not what was written.
     Damaged(String),
     /// Anything else.
@@ -115,18 +116,7 @@ impl Database {
             Failure::Other(error) => error,
         };
         let database = Self::open(&fresh).map_err(failed)?;
-        let create = || -> Result<(), redb::Error> {
-            let transaction = database.redb.begin_write()?;
-            let mut meta = transaction.open_table(META)?;
-            meta.insert(SCHEMA_KEY, SCHEMA)?;
-            meta.insert(FILE_KEY, rand::random::<u64>())?;
-            drop(meta);
-            for table in Table::ALL {
-                transaction.open_table(definition(table))?;
-            }
-            Ok(transaction.commit()?)
-        };
-        create().map_err(|error| failed(sort_out(path, error)))?;
+        database.lay_out().map_err(|error| failed(sort_out(path, error)))?;
         rename(&fresh, path).map_err(StorageError::io("make", path))?;
         let mark = database.read_mark().map_err(|error| failed(sort_out(path, error)))?;
         Ok(Self { path: path.to_owned(), mark: Cell::new(mark), ..database })
@@ -145,8 +135,24 @@ impl Database {
             .set_cache_size(CACHE_BYTES)
             .create_file(file)
             .map_err(|error| sort_out(path, error.into()))?;
-        let mark = Cell::new(Mark { file: 0, commits: 0 });
-        Ok(Self { redb, path: path.to_owned(), mark })
+        Ok(Self::over(redb, path))
+    }
+
+    pub(super) fn over(redb: redb::Database, path: &Path) -> Self {
+        Self { redb, path: path.to_owned(), mark: Cell::new(Mark { file: 0, commits: 0 }) }
+    }
+
+    /// Makes the tables of a new file.
+    pub(super) fn lay_out(&self) -> Result<(), redb::Error> {
+        let transaction = self.redb.begin_write()?;
+        let mut meta = transaction.open_table(META)?;
+        meta.insert(SCHEMA_KEY, SCHEMA)?;
+        meta.insert(FILE_KEY, rand::random::<u64>())?;
+        drop(meta);
+        for table in Table::ALL {
+            transaction.open_table(definition(table))?;
+        }
+        Ok(transaction.commit()?)
     }
 
     fn open_and_read(path: &Path) -> Result<(Self, Vec<Row>), Failure> {
@@ -157,12 +163,19 @@ impl Database {
             return Err(Failure::Damaged("it is empty".to_owned()));
         }
         let mut database = Self::open(path)?;
-        match database.redb.check_integrity() {
+        let rows = database.read()?;
+        Ok((database, rows))
+    }
+
+    /// Checks the file and reads all of it.
+    pub(super) fn read(&mut self) -> Result<Vec<Row>, Failure> {
+        let path = &self.path;
+        match self.redb.check_integrity() {
             Ok(true) => {}
             Ok(false) => return Err(Failure::Damaged("checksums do not match".to_owned())),
             Err(error) => return Err(sort_out(path, error.into())),
         }
-        let schema = database.schema().map_err(|error| sort_out(path, error))?;
+        let schema = self.schema().map_err(|error| sort_out(path, error))?;
         match schema {
             Some(SCHEMA) => {}
             Some(found) if found > SCHEMA => {
@@ -172,10 +185,10 @@ impl Database {
             }
             _ => return Err(Failure::Damaged("it has no valid schema version".to_owned())),
         }
-        let rows = database.rows().map_err(|error| sort_out(path, error))?;
-        let mark = database.read_mark().map_err(|error| sort_out(path, error))?;
-        database.mark.set(mark);
-        Ok((database, rows))
+        let rows = self.rows().map_err(|error| sort_out(path, error))?;
+        let mark = self.read_mark().map_err(|error| sort_out(path, error))?;
+        self.mark.set(mark);
+        Ok(rows)
     }
 
     fn schema(&self) -> Result<Option<u64>, redb::Error> {

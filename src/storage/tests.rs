@@ -7,6 +7,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+mod torn;
+
 use tokio::sync::mpsc::{Receiver, channel};
 
 use super::{scratch::Scratch, *};

@@ -15,7 +15,41 @@ use crate::{
 /// How soon everybody is asked again for whoever comes when nobody had anything a moment ago.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// What others had free of whole ranges when they answered last, and what they owned then, as far as
+/// this host knew.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Free(BTreeMap<(Block, PeerId), (u128, u128)>);
+
+/// Answers that are remembered. Chosen: a mesh of a thousand hosts with four ranges.
+const ANSWERS_MAX: usize = 4096;
+
+impl Free {
+    fn note(&mut self, range: Block, peer: PeerId, answer: (u128, u128)) {
+        if self.0.len() >= ANSWERS_MAX {
+            self.0.clear();
+        }
+        self.0.insert((range, peer), answer);
+    }
+
+    /// How much of what a peer owns of a range may be free: all, unless it has said otherwise, and
+    /// what has become its own since.
+    pub(super) fn of(&self, range: &Block, peer: PeerId, owned: u128) -> u128 {
+        self.0.get(&(*range, peer)).map_or(owned, |(free, then)| {
+            free.saturating_add(owned.saturating_sub(*then)).min(owned)
+        })
+    }
+}
+
 impl Ipam {
+    /// A donor has answered.
+    pub(super) fn hear_of_free(&mut self, from: PeerId, id: u64, free: u64) {
+        let Some((Wanted::Any(range), _)) = self.space.ask_of(from, id) else { return };
+        let whole = self.view.space.get(&range).and_then(|owners| owners.get(&from));
+        if let Some(owned) = whole {
+            self.space.free.note(range, from, (free.into(), *owned));
+        }
+    }
+
     /// Nothing is free here: says why, and sees to it that somebody is asked.
     pub(crate) fn shortage(&mut self, range: Block, now: Time) -> AllocateError {
         if self.leaving {

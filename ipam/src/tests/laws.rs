@@ -134,13 +134,16 @@ fn the_bytes_of_space_messages_do_not_change_unnoticed() {
         urgent: true,
         held_by: None,
     };
-    let refused = |reason| SpaceMessage::Refused { id: 7, reason };
+    let refused = |reason| SpaceMessage::Refused { id: 7, reason, free: 3 };
     let golden = [
         (SpaceMessage::Request(request), "000700fc0000200a0c01000a200009fb2c01020100"),
-        (SpaceMessage::Granted { id: 7, block: block("10.32.16.0/20") }, "010700fc0010200a14"),
-        (refused(SpaceRefusal::NothingFree), "020700"),
-        (refused(SpaceRefusal::Taken { holder: "vip".into() }), "02070103766970"),
-        (refused(SpaceRefusal::Silent), "020707"),
+        (
+            SpaceMessage::Granted { id: 7, block: block("10.32.16.0/20"), free: 300 },
+            "010700fc0010200a14fb2c01",
+        ),
+        (refused(SpaceRefusal::NothingFree), "02070003"),
+        (refused(SpaceRefusal::Taken { holder: "vip".into() }), "0207010376697003"),
+        (refused(SpaceRefusal::Silent), "02070703"),
     ];
     for (message, expected) in golden {
         let bytes = codec::encode(&message);

@@ -252,7 +252,7 @@ fn a_silent_donor_is_left_for_the_next_after_a_second() {
     net.now = net.now + Duration::from_secs(1);
     assert_eq!(net.messages(3)[0].0, peer(1));
     // A late answer to the first request changes nothing that the ring does not say.
-    let late = SpaceMessage::Granted { id: 1, block: block("10.0.0.0/24") };
+    let late = SpaceMessage::Granted { id: 1, block: block("10.0.0.0/24"), free: 0 };
     net.hosts[3].handle_message(peer(1), late, net.now);
     assert_eq!(net.hosts[3].owned_blocks(), []);
 }
@@ -585,7 +585,8 @@ fn a_host_whose_addresses_rest_gives_none_to_one_that_is_not_in_need() {
         messages.find(|one| !matches!(one, SpaceMessage::Request(_))).unwrap()
     };
     let reason = SpaceRefusal::NothingFree;
-    assert_eq!(ask(&mut net, 1, false), SpaceMessage::Refused { id: 1, reason });
+    let free = u64::try_from(net.hosts[0].free_in(&range)).unwrap();
+    assert_eq!(ask(&mut net, 1, false), SpaceMessage::Refused { id: 1, reason, free });
     assert!(matches!(ask(&mut net, 2, true), SpaceMessage::Granted { .. }));
 }
 

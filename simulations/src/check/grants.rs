@@ -103,7 +103,8 @@ mod tests {
     fn a_grant_that_is_told_and_not_on_disk_is_noticed() {
         let host = Host::new(0, None, &mut Dice::new(1, 0)).unwrap();
         let block = "10.32.0.0/26".parse::<ipnetwork::IpNetwork>().unwrap().into();
-        let payload = codec::encode(&Message::Space(SpaceMessage::Granted { id: 1, block }));
+        let payload =
+            codec::encode(&Message::Space(SpaceMessage::Granted { id: 1, block, free: 0 }));
         let to = PeerId::new([1; 16]);
         let told = |from| Frame::Routed { from, to, hops_left: 1, payload: payload.clone() };
         assert!(durable(&host, &told(host.id).encode()).is_err());

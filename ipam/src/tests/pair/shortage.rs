@@ -99,3 +99,29 @@ fn who_comes_later_has_everybody_asked_again_for_a_second_at_most() {
     let later = since + Duration::from_secs(1);
     assert!(!net.hosts[1].asks_again(&[range], since, later), "it has been long enough");
 }
+
+/// Whoever owns most may have nothing left: it is not asked first again and again.
+#[test]
+fn who_has_most_free_is_asked_first() {
+    let mut net = Net::settled(3);
+    let range = block("10.32.0.0/12");
+    let [first, second] = [1, 2].map(peer);
+    net.hosts[2].want(range, net.now);
+    let asked = |net: &mut Net| match &net.messages(2)[..] {
+        [(to, SpaceMessage::Request(request))] => (*to, request.id),
+        other => panic!("{other:?}"),
+    };
+    let (to, id) = asked(&mut net);
+    assert_eq!(to, first, "it owns most, and nobody has said what is free");
+    let (reason, free) = (SpaceRefusal::NothingFree, 3);
+    net.hosts[2].handle_message(first, SpaceMessage::Refused { id, reason, free }, net.now);
+    let (to, id) = asked(&mut net);
+    assert_eq!(to, second);
+    let granted = SpaceMessage::Granted { id, block: range, free: 3000 };
+    net.hosts[2].handle_message(second, granted, net.now);
+
+    net.hosts[2].begin_leaving();
+    net.hosts[2].stay();
+    net.hosts[2].want(range, net.now);
+    assert_eq!(asked(&mut net).0, second, "it has more free than the first");
+}
