@@ -234,6 +234,9 @@ impl Ipam {
     /// This host lost its disk, and with it what it had promised: its vote only counts where
     /// everybody has voted, until a decree is made that it cannot have promised anything about.
     pub fn abstain(&mut self) {
+        if mutation::on(Mutation::VoteForgetful) {
+            return;
+        }
         (self.council.abstains_since, self.council.abstains_past) = (None, None);
         self.council.touch(|acceptor| acceptor.abstain = true);
     }

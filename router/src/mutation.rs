@@ -55,11 +55,17 @@ pub enum Mutation {
     SmallQuorum,
     /// A host is removed without asking the others what it gave them.
     RemoveUnasked,
+    /// A host whose disk may be an old one serves from it at once.
+    ServeOldDisk,
+    /// Ranges are added although they overlap.
+    AddOverlap,
+    /// Who lost its disk votes like anybody else.
+    VoteForgetful,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::AnnounceEarly,
         Self::ReplyEarly,
         Self::GrantTwice,
@@ -84,6 +90,9 @@ impl Mutation {
         Self::PromiseEarly,
         Self::SmallQuorum,
         Self::RemoveUnasked,
+        Self::ServeOldDisk,
+        Self::AddOverlap,
+        Self::VoteForgetful,
     ];
 }
 

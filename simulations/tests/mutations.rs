@@ -10,7 +10,7 @@ use mesh_simulations::{
 
 /// Each bug with the scenario in which it shows. One is missing: `RecallWithoutJump` shows in none
 /// of 10,000 seeds of `relapse`, and no other scenario is known in which it does.
-const CHECKED: [(Mutation, &str); 23] = [
+const CHECKED: [(Mutation, &str); 26] = [
     (Mutation::AnnounceEarly, "crash"),
     (Mutation::ReplyEarly, "default"),
     (Mutation::GrantTwice, "default"),
@@ -34,6 +34,9 @@ const CHECKED: [(Mutation, &str); 23] = [
     (Mutation::PromiseEarly, "founders"),
     (Mutation::SmallQuorum, "founders"),
     (Mutation::RemoveUnasked, "bury"),
+    (Mutation::ServeOldDisk, "restore"),
+    (Mutation::AddOverlap, "ranges"),
+    (Mutation::VoteForgetful, "upheaval"),
 ];
 
 /// Within so many seeds each must be noticed.

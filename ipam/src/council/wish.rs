@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_router::{PeerId, Time};
+use mesh_router::{Mutation, PeerId, Time, mutation};
 
 use super::{
     Council, ELECTORS_MAX, FOUNDERS_MAX, Surroundings,
@@ -125,6 +125,7 @@ impl Ipam {
 
     fn vanity(&self, wish: &Wish) -> Option<WishError> {
         match wish {
+            Wish::Range(_) if mutation::on(Mutation::AddOverlap) => None,
             Wish::Range(range) => self.may_add(*range).err(),
             Wish::Remove { .. } | Wish::Resign => None,
         }
