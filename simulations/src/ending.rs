@@ -6,7 +6,7 @@ use mesh_ipam::Holder;
 use mesh_router::{Kind, PeerId};
 use meshwork::{
     api::types::AttachRequest,
-    node::{event::RequestId, request::Request},
+    node::{Node, event::RequestId, request::Request},
 };
 
 use crate::{
@@ -191,7 +191,11 @@ impl World {
     fn come_to_rest(&mut self) {
         let written = |world: &Self| -> Vec<[u64; Kind::COUNT]> {
             let members = world.hosts.iter().filter(|host| host.is_member());
-            members.map(|host| check::revisions(&host.node)).collect()
+            let own = |node: &Node| {
+                let zone = node.zone().store().own_counter();
+                [node.router().members().own_counter(), node.ipam().store().own_counter(), zone]
+            };
+            members.map(|host| own(&host.node)).collect()
         };
         for _ in 0..STILL_LOOKS {
             let before = written(self);

@@ -27,16 +27,25 @@ impl Api {
         Ok(Self { stream: BufReader::new(stream), patience: Duration::from_secs(8) })
     }
 
-    /// What was answered with 200; anything else is an error that says it.
     pub(crate) fn post(&mut self, path: &str, body: &Value) -> Result<Value> {
-        let body = body.to_string();
+        let text = self.request(&format!("POST {path}"), &body.to_string())?;
+        serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
+    }
+
+    /// The page for Prometheus.
+    pub(crate) fn metrics(&mut self) -> Result<String> {
+        self.request("GET /metrics", "")
+    }
+
+    /// What was answered with 200; anything else is an error that says it.
+    fn request(&mut self, what: &str, body: &str) -> Result<String> {
         let patience = self.patience.as_millis();
         let head = format!(
             "Host: localhost\r\nContent-Type: application/json\r\nmesh-patience-ms: {patience}"
         );
         let length = body.len();
         let request =
-            format!("POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}");
+            format!("{what} HTTP/1.1\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}");
         self.stream.get_mut().write_all(request.as_bytes())?;
         let mut status = String::new();
         self.stream.read_line(&mut status)?;
@@ -55,8 +64,8 @@ impl Api {
         let mut answer = vec![0; length];
         self.stream.read_exact(&mut answer)?;
         let text = String::from_utf8_lossy(&answer);
-        ensure!(status.contains(" 200 "), "{path}: {text}");
-        serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
+        ensure!(status.contains(" 200 "), "{what}: {text}");
+        Ok(text.into_owned())
     }
 
     /// Sets any address aside for a holder, and says which.

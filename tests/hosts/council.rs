@@ -185,11 +185,18 @@ fn of_two_sides_that_remove_each_other_one_wins() {
         let (many, few) = hosts.split_at(3);
         heal_all(many, few)?;
         mesh::wait_complete(&mut hosts, PATIENCE)?;
-        for index in [3, 0] {
-            let wanted = |status: &Status| status.ipam.conflicts.len() == 1;
+        // One line on each of the two, and a metric, with both who hold it.
+        for (index, other) in [(3, "h1"), (0, "h4")] {
+            let both = ["kept", "other", other, &address];
+            let named = |line: &String| both.iter().all(|word| line.contains(word));
+            let wanted = |status: &Status| status.ipam.conflicts.iter().all(named);
+            let wanted = |status: &Status| status.ipam.conflicts.len() == 1 && wanted(status);
             let (status, _) = hosts[index].wait_status("in conflict", PATIENCE, wanted)?;
             println!("{}: {}", hosts[index].name(), status.ipam.conflicts[0]);
-            ensure!(status.ipam.conflicts[0].contains(&address), "{:?}", status.ipam.conflicts);
+            let metrics = Api::new(&hosts[index])?.metrics()?;
+            let metric = metrics.lines().find(|line| line.starts_with("meshwork_ipam_conflict{"));
+            let metric = metric.context("no metric for it")?.to_owned();
+            ensure!(named(&metric) && metric.ends_with(" 1"), "{metric}");
         }
         for host in &hosts[3..] {
             let told =
@@ -239,10 +246,17 @@ fn of_two_sides_that_remove_each_other_by_force_one_stands_and_all_agree() {
         mesh::wait_complete(&mut hosts, PATIENCE)?;
         wait_electors(&hosts, 5)?;
         wait_until("the rings to be equal", PATIENCE, || ensure_equal(&hosts).map(Some))?;
-        for (index, address) in [(1, kept[0]), (3, kept[0]), (4, kept[1]), (2, kept[1])] {
+        for (index, address, both) in [
+            (1, kept[0], ["left", "other", "h4"]),
+            (3, kept[0], ["left", "other", "h2"]),
+            (4, kept[1], ["right", "other", "h3"]),
+            (2, kept[1], ["right", "other", "h5"]),
+        ] {
             let address = address.to_string();
-            let named =
-                |status: &Status| status.ipam.conflicts.iter().any(|c| c.contains(&address));
+            let both = |line: &String| {
+                line.contains(&address) && both.iter().all(|word| line.contains(word))
+            };
+            let named = |status: &Status| status.ipam.conflicts.iter().any(both);
             let (status, _) = hosts[index].wait_status("in conflict", PATIENCE, named)?;
             println!("{}: {:?}", hosts[index].name(), status.ipam.conflicts);
         }

@@ -249,10 +249,11 @@ impl Draft {
 }
 
 /// A range in equal blocks, as many as the next power of two above the owners, dealt in turn; the
-/// last owner's neighbours get what is over. As few blocks as that needs.
+/// last owner's neighbours get what is over. As few blocks as that needs. Where there are more owners
+/// than addresses, some get none.
 fn shares(range: Block, owners: &[PeerId]) -> Vec<(Block, PeerId)> {
     let mut parts = vec![range];
-    while parts.len() < owners.len() {
+    while parts.len() < owners.len() && (parts.len() as u128) < range.size() {
         let halves = |block: &Block| block.halves().map_or(vec![*block], |(a, b)| vec![a, b]);
         parts = parts.iter().flat_map(halves).collect();
     }
@@ -312,6 +313,9 @@ mod tests {
                 (owners.iter().map(of).min().unwrap(), owners.iter().map(of).max().unwrap());
             assert!(least > 0 && most <= 2 * least, "{count}: {least}..{most}");
         }
+        let owners: Vec<PeerId> = (1..=9).map(peer).collect();
+        let smallest = shares("10.32.0.0/29".parse().unwrap(), &owners);
+        assert_eq!(smallest.len(), 8, "one owner has none: {smallest:?}");
     }
 
     /// Brings a host up to date with another.

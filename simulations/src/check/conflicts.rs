@@ -5,7 +5,7 @@ use mesh_router::PeerId;
 use super::Violation;
 use crate::{host::Host, ledger::Ledger};
 
-/// Each host on which such an address is held says so, and one of them names another's holder.
+/// Each host on which such an address is held says so, and one of them names who holds it elsewhere.
 pub(crate) fn shown(hosts: &[Host], ledger: &Ledger) -> Result<(), Violation> {
     for (address, claimants) in ledger.held_twice() {
         let there = claimants.iter().map(|(host, _)| &hosts[*host]);
@@ -17,9 +17,12 @@ pub(crate) fn shown(hosts: &[Host], ledger: &Ledger) -> Result<(), Violation> {
         let said: Vec<_> = there.iter().map(|host| said(host)).collect();
         let named = said.iter().flatten().filter_map(|conflict| conflict.elsewhere.as_ref());
         // It may be held for a container that was never answered.
-        let holds = |host: &Host| host.node.ipam().holder_of(address).is_some();
-        let holds = |peer: PeerId| hosts.iter().any(|host| host.id == peer && holds(host));
-        let named = named.filter(|(peer, _)| holds(*peer)).count();
+        let holder = |host: &Host| host.node.ipam().holder_of(address).map(ToString::to_string);
+        let holds = |peer: PeerId, who: &str| {
+            let there = hosts.iter().find(|host| host.id == peer).and_then(holder);
+            there.is_some_and(|there| there.starts_with(who))
+        };
+        let named = named.filter(|(peer, who)| holds(*peer, who)).count();
         if there.len() > 1 && (named == 0 || said.contains(&None)) {
             let text = format!("{address} is held by {claimants:?}, and they say {said:?}");
             return Err(Violation::new("conflicts", text));

@@ -41,7 +41,6 @@ use std::fmt;
 
 use mesh_ipam::Block;
 use mesh_router::{Kind, replica::Source};
-use meshwork::node::Node;
 
 use crate::world::World;
 
@@ -91,19 +90,12 @@ impl Seen {
     }
 }
 
-/// How often each of what a node shares has changed.
-pub(crate) fn revisions(node: &Node) -> [u64; Kind::COUNT] {
-    shared(node).map(Source::revision)
-}
-
-fn shared(node: &Node) -> [&dyn Source; Kind::COUNT] {
-    [node.router().members(), node.ipam().store(), node.zone().store()]
-}
-
 /// The checks after a step of one node.
 pub(crate) fn step(world: &mut World, host: usize) -> Result<(), Violation> {
     let node = &world.hosts[host].node;
-    let (stores, revisions) = (shared(node), revisions(node));
+    let stores: [&dyn Source; Kind::COUNT] =
+        [node.router().members(), node.ipam().store(), node.zone().store()];
+    let revisions = stores.map(Source::revision);
     let ring = node.ipam().store().change_mark();
     let held = node.ipam().held_len();
     let settled = node.router().is_settled() && !node.is_unsure();
