@@ -6,8 +6,8 @@
 //!   with 1,000, 10,000 and 100,000 held;
 //! - resident memory of `meshd`, idle and with 10,000 names.
 //!
-//! `-- curve` measures allocations only. One JSON line per figure follows its sentence. Nothing is
-//! asserted: the tests do that.
+//! `-- curve` measures allocations only, and fails when they are fewer or slower than promised. One
+//! JSON line per figure follows its sentence. Nothing else is asserted: the tests do that.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 use std::{
@@ -26,6 +26,11 @@ use serde_json::{Value, json};
 
 const ROUNDS: usize = 30;
 const CLIENTS: usize = 64;
+/// What the curve must not fall below, and what the slowest of a hundred must not take longer than.
+const PER_SECOND_MIN: f64 = 10_000.0;
+const P99_MS_MAX: f64 = 20.0;
+/// How much more processor time an allocation may take at the end of the curve than at its beginning.
+const GROWTH_MAX: f64 = 1.5;
 /// Measured at each point of the curve.
 const ALLOCATIONS: usize = 6400;
 /// How many addresses are held at each point of the curve.
@@ -237,7 +242,7 @@ impl Api {
 /// What allocations cost, while more and more are held.
 fn curve(host: &Host) -> Result<()> {
     let mut clients = (0..CLIENTS).map(|_| Api::new(host)).collect::<Result<Vec<_>>>()?;
-    let mut held = 0;
+    let (mut held, mut first_us) = (0, None);
     for wanted in HELD {
         if wanted > held {
             allocate(&mut clients, wanted - held, held)?;
@@ -260,6 +265,10 @@ fn curve(host: &Host) -> Result<()> {
             "p50_ms": p50, "p90_ms": p90, "p99_ms": p99,
         });
         figure(&sentence, "allocations", &value);
+        ensure!(per_second >= PER_SECOND_MIN, "fewer than {PER_SECOND_MIN} a second");
+        ensure!(p99 < P99_MS_MAX, "the slowest of a hundred took {P99_MS_MAX} ms or more");
+        let first_us = *first_us.get_or_insert(cpu_us);
+        ensure!(cpu_us <= GROWTH_MAX * first_us, "more than {GROWTH_MAX} times the {first_us} us");
     }
     Ok(())
 }

@@ -20,6 +20,12 @@ use mesh_router::{PeerId, Time, store::Cursor};
 const ENTRIES: u32 = 10_000;
 /// Rounds of each figure.
 const ROUNDS: usize = 7;
+/// What must not take longer, in the middle of its rounds: the benchmark fails.
+const BOUNDS_NS: [(&str, u128); 3] = [
+    ("ring_merge_of_10000_by_1_ns", 5_000_000),
+    ("ring_merge_of_10000_by_500_ns", 5_000_000),
+    ("ring_owner_lookup_at_10000_ns", 200),
+];
 
 fn main() {
     zone();
@@ -209,6 +215,9 @@ fn figure<T>(name: &str, per: u32, mut work: impl FnMut() -> T) {
     let median = rounds[ROUNDS / 2];
     println!("{name}: {median} (least {}, most {})", rounds[0], rounds[ROUNDS - 1]);
     println!("{{\"figure\":\"{name}\",\"value\":{median}}}");
+    if let Some((_, bound)) = BOUNDS_NS.iter().find(|(bounded, _)| *bounded == name) {
+        assert!(median < *bound, "{name} is {median}, and must be below {bound}");
+    }
 }
 
 fn peer(n: u8) -> PeerId {

@@ -323,6 +323,22 @@ impl Ipam {
         }
     }
 
+    /// Puts addresses to rest that were released before a restart, unless somebody holds them or they
+    /// are not this host's any more: see [`Ipam::release`].
+    pub fn rest_again(&mut self, addresses: &[IpAddr], holders: Vec<Holder>, until: Time) {
+        let holders: Vec<Arc<Holder>> = holders.into_iter().map(Arc::new).collect();
+        for address in addresses {
+            let number = number(*address).1;
+            if let Some(range) = self.range_of(*address)
+                && let Some(pool) = self.pools.get_mut(&range)
+                && pool.take(number)
+            {
+                pool.skip_to(number);
+                pool.give_back(number, until, holders.clone());
+            }
+        }
+    }
+
     /// Every held address with its holder, rising.
     pub fn held(&self) -> impl Iterator<Item = (IpAddr, &Holder)> {
         self.held.iter()

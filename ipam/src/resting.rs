@@ -2,7 +2,8 @@
 //! held them last.
 //!
 //! Resting is a courtesy to those who still talk to the last holder, and a chance for that holder
-//! to come back to its address. It is not on disk, and whoever has nothing else takes the oldest.
+//! to come back to its address. Whoever has nothing else takes the oldest. The node puts to rest again,
+//! after a start, what was released lately.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

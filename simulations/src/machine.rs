@@ -298,6 +298,7 @@ impl World {
             0 => Ok(()),
             _ => {
                 let now = self.queue.now();
+                check::forgotten::bounded(&self.hosts, &self.replaced, now)?;
                 check::forgotten::forgotten(&self.hosts, &self.replaced, (now, orderly))
             }
         }

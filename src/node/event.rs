@@ -81,11 +81,13 @@ pub enum Table {
     Vectors,
     /// What containers hold: addresses, names, wiring.
     Attachments,
+    /// Who held which addresses last.
+    Rests,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Mesh,
         Self::Targets,
         Self::Members,
@@ -93,6 +95,7 @@ impl Table {
         Self::Zone,
         Self::Vectors,
         Self::Attachments,
+        Self::Rests,
     ];
 
     /// The table's name on disk.
@@ -105,6 +108,7 @@ impl Table {
             Self::Zone => "zone",
             Self::Vectors => "vectors",
             Self::Attachments => "attachments",
+            Self::Rests => "rests",
         }
     }
 }

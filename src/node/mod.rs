@@ -7,7 +7,7 @@
 //! * [`desired`]: the kernel state that follows.
 //! * `journal`: writes on their way to the disk. `rows`: what they look like.
 //! * `attachment`, `attaching`, `standing`: what containers are given, and the states that this
-//!   goes through. `needs`: which addresses they ask for. `claims`: addresses set aside.
+//!   goes through. `needs`: which addresses they ask for; `claims`, `rests`: set aside, released.
 //! * `membership`: init and join. `recall`: being told what one once wrote. `queue`: waiting.
 //!   `leaving`: leave. `peers`, `absent`: what follows from who can be reached.
 //! * `council`, `removing`: what is decided together with others.
@@ -40,6 +40,7 @@ mod registering;
 mod removing;
 pub mod request;
 mod requests;
+mod rests;
 mod rows;
 mod standing;
 mod status;
@@ -143,9 +144,9 @@ pub struct Node {
     /// How many changes of the council's promises were handed to the disk.
     promises_written: u64,
     slots: BTreeMap<Holder, Slot>,
-    /// The holders whose record the kernel must know of, and perhaps more: a busy host has many
-    /// that are addresses only.
+    /// Holders whose record the kernel must know of, and more: many are addresses only.
     in_kernel: BTreeSet<Holder>,
+    rests: rests::Rests,
     /// The ring's change mark when the host's own addresses were last found to be complete.
     gateway_kept: Option<u64>,
     /// Claimed addresses that a container uses, and which.
@@ -213,6 +214,7 @@ impl Node {
             promises_written: 0,
             slots: BTreeMap::new(),
             in_kernel: BTreeSet::new(),
+            rests: rests::Rests::default(),
             gateway_kept: None,
             lent: BTreeMap::new(),
             waiting: BTreeSet::new(),

@@ -210,10 +210,13 @@ impl Node {
                 self.ipam.hand_over(*address, &user);
             }
         }
-        let names: Vec<Holder> =
-            record.names.first().map(|n| named(n, holder)).into_iter().collect();
-        self.ipam.release(holder, &names, self.now + self.config.rest);
+        self.ipam.release(holder, &also_known_as(record), self.now + self.config.rest);
     }
+}
+
+/// Under which other names a record's addresses are remembered.
+pub(super) fn also_known_as(record: &Record) -> Vec<Holder> {
+    record.names.first().map(|name| named(name, &record.holder)).into_iter().collect()
 }
 
 /// Another name of a holder, under which its addresses are remembered: a container that is made

@@ -26,6 +26,7 @@ impl Node {
         }
         // Only now: it retires what is needless, unless that is an old disk's.
         self.ipam.refresh();
+        self.put_to_rest();
         if told_anew {
             self.resume_founding();
         }

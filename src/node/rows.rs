@@ -62,6 +62,7 @@ impl Node {
                 let record: Record = value(&row)?;
                 self.restore_record(record);
             }
+            Table::Rests => self.rests.restore(key(&row)?, value(&row)?),
         }
         Ok(())
     }
@@ -148,6 +149,7 @@ impl Node {
 
     pub(super) fn delete_record(&mut self, record: &Record) {
         self.journal.delete(Table::Attachments, encode(&record.holder));
+        self.rests.note(record, &mut self.journal);
     }
 
     /// Deletes all that makes this host a member.
@@ -167,6 +169,7 @@ impl Node {
         for holder in self.slots.keys() {
             self.journal.delete(Table::Attachments, encode(holder));
         }
+        self.rests.delete_all(&mut self.journal);
     }
 
     /// Writes what changed in the replicas, and hands it to those who derive from it.

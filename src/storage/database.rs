@@ -211,7 +211,12 @@ impl Database {
         let transaction = self.redb.begin_read()?;
         let mut rows = Vec::new();
         for table in Table::ALL {
-            for entry in transaction.open_table(definition(table))?.iter()? {
+            let open = match transaction.open_table(definition(table)) {
+                // A file of an earlier version.
+                Err(redb::TableError::TableDoesNotExist(_)) => continue,
+                open => open?,
+            };
+            for entry in open.iter()? {
                 let (key, value) = entry?;
                 rows.push(Row { table, key: key.value().to_vec(), value: value.value().to_vec() });
             }

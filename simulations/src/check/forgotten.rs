@@ -13,8 +13,39 @@ const FORGOTTEN_AFTER: u64 = 2 * 120 * SECOND;
 /// Of so many somebody may speak for longer, because a member was away.
 const REMEMBERED_MAX: usize = 256;
 
+/// Rows of the membership for each host that is or was there lately: what it is, and how it is
+/// reached.
+const MEMBER_ROWS: usize = 2;
+/// Elements of vectors: membership, ring, names.
+const VECTORS: usize = 3;
+/// Ring entries, live or not. Chosen: twice what was seen.
+const RING_ENTRIES: usize = 8;
+
 /// Machines that were replaced, each with the time when it was.
 pub(crate) type Replaced = Vec<(u64, PeerId)>;
+
+/// Checks how much each host keeps: no more than there are hosts and were lately.
+pub(crate) fn bounded(hosts: &[Host], replaced: &Replaced, now: u64) -> Result<(), Violation> {
+    let lately = replaced.iter().filter(|(at, _)| at + FORGOTTEN_AFTER >= now).count();
+    let there = hosts.len() + lately + REMEMBERED_MAX;
+    for host in hosts.iter().filter(|host| host.is_member()) {
+        let (members, ring) = (host.node.router().members(), host.node.ipam().store());
+        let vectors = [members.vector(), ring.vector(), host.node.zone().store().vector()];
+        let origins = vectors.iter().map(|vector| vector.dots.len()).sum();
+        for (what, size, most) in [
+            ("rows of members", members.len(), MEMBER_ROWS * there),
+            ("origins", origins, VECTORS * there),
+            ("ring entries", ring.len(), RING_ENTRIES * there),
+        ] {
+            if size > most {
+                let index = host.index;
+                let text = format!("h{index} keeps {size} {what}, more than {most}: {lately} left");
+                return Err(Violation::new("forgotten", text));
+            }
+        }
+    }
+    Ok(())
+}
 
 /// Checks what each host knows of machines that left and were replaced.
 pub(crate) fn forgotten(

@@ -134,6 +134,47 @@ fn a_container_that_comes_back_gets_its_addresses_back() {
 }
 
 #[test]
+fn what_was_released_before_a_restart_rests_and_is_known_after_it() {
+    let mut host = Host::ready();
+    let other = host.named("other", "other");
+    let [web, db] = [("id-1", "web"), ("id-2", "db")].map(|(id, name)| host.named(id, name));
+    host.gone("id-1");
+    host.gone("id-2");
+    let mut host = host.restart();
+    host.settle();
+    let third = host.named("id-3", "third");
+    assert!(!third.iter().any(|address| [&web, &db, &other].iter().any(|a| a.contains(address))));
+    assert_eq!(host.named("id-4", "web"), web, "by name");
+    host.gone("id-4");
+    let mut host = host.restart();
+    host.settle();
+    assert_eq!(host.named("id-2", "other"), db, "by id");
+    // Somebody else got it meanwhile.
+    host.claim(&web[0].to_string(), "claim").unwrap();
+    let mut host = host.restart();
+    host.settle();
+    assert!(!host.named("id-1", "web").contains(&web[0]));
+    host.node.ipam.check_invariants();
+}
+
+#[test]
+fn rests_on_the_disk_are_bounded_and_go_with_the_mesh() {
+    let mut host = Host::ready();
+    let rows = |host: &Host| host.disk.keys().filter(|(table, _)| *table == Table::Rests).count();
+    for turn in 0..4100 {
+        let (address, holder) = (Some(ip("10.32.0.77")), format!("c{turn}"));
+        host.ask(Request::Claim { address, holder: holder.clone() });
+        host.persist();
+        host.ask(Request::Release { holder });
+        host.persist();
+    }
+    assert_eq!(rows(&host), 4096);
+    host.ask(Request::Leave);
+    host.settle();
+    assert_eq!(rows(&host), 0);
+}
+
+#[test]
 fn a_claimed_address_is_lent_to_its_container_and_stays_claimed() {
     let mut host = Host::ready();
     host.claim("10.32.0.77", "db").unwrap();
