@@ -6,8 +6,8 @@
 //!   with 1,000, 10,000 and 100,000 held;
 //! - resident memory of `meshd`, idle and with 10,000 names.
 //!
-//! `-- curve` measures allocations only, and fails when they are fewer or slower than promised. One
-//! JSON line per figure follows its sentence. Nothing else is asserted: the tests do that.
+//! `-- curve` measures allocations only, and fails when they are fewer or slower than promised.
+//! One JSON line per figure follows its sentence. Nothing else is asserted: the tests do that.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 use std::{
@@ -26,10 +26,12 @@ use serde_json::{Value, json};
 
 const ROUNDS: usize = 30;
 const CLIENTS: usize = 64;
-/// What the curve must not fall below, and what the slowest of a hundred must not take longer than.
+/// What the curve must not fall below, and what the slowest of a hundred must not take longer
+/// than.
 const PER_SECOND_MIN: f64 = 10_000.0;
 const P99_MS_MAX: f64 = 20.0;
-/// How much more processor time an allocation may take at the end of the curve than at its beginning.
+/// How much more processor time an allocation may take at the end of the curve than at its
+/// beginning.
 const GROWTH_MAX: f64 = 1.5;
 /// Measured at each point of the curve.
 const ALLOCATIONS: usize = 6400;

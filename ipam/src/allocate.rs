@@ -270,9 +270,9 @@ impl Ipam {
         if self.held.len() >= HELD_MAX { Err(AllocateError::Full) } else { Ok(()) }
     }
 
-    /// Takes all addresses of a holder from it and returns them. They rest until a time: others are
-    /// given first. Until then, and as long as nobody else got them, [`Ipam::former`] knows them as
-    /// the holder's and as its other names'.
+    /// Takes all addresses of a holder from it and returns them. They rest until a time: others
+    /// are given first. Until then, and as long as nobody else got them, [`Ipam::former`] knows
+    /// them as the holder's and as its other names'.
     pub fn release(&mut self, holder: &Holder, names: &[Holder], until: Time) -> Vec<IpAddr> {
         let addresses: Vec<IpAddr> = self.held.addresses(holder).collect();
         if addresses.is_empty() {
@@ -323,8 +323,8 @@ impl Ipam {
         }
     }
 
-    /// Puts addresses to rest that were released before a restart, unless somebody holds them or they
-    /// are not this host's any more: see [`Ipam::release`].
+    /// Puts addresses to rest that were released before a restart, unless somebody holds them or
+    /// they are not this host's any more: see [`Ipam::release`].
     pub fn rest_again(&mut self, addresses: &[IpAddr], holders: Vec<Holder>, until: Time) {
         let holders: Vec<Arc<Holder>> = holders.into_iter().map(Arc::new).collect();
         for address in addresses {

@@ -359,8 +359,8 @@ impl Ipam {
         self.space.send(donor, SpaceMessage::Request(request), 0);
     }
 
-    /// Whom to ask: an address's owner, or the reachable peer that has most of the range free, as far
-    /// as this host knows.
+    /// Whom to ask: an address's owner, or the reachable peer that has most of the range free, as
+    /// far as this host knows.
     fn donor_for(&self, wanted: &Wanted, refused: &BTreeSet<PeerId>) -> Option<PeerId> {
         let me = self.me();
         let may = |peer: &PeerId| {

@@ -55,6 +55,9 @@ impl Ipam {
         if self.ring.vector().get(&from) > request.own && !again {
             return Err(SpaceRefusal::Stale);
         }
+        if self.has_gaps() {
+            return Err(SpaceRefusal::NotReady);
+        }
         if self.leaving {
             return Err(SpaceRefusal::Leaving);
         }

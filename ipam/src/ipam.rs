@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
-use mesh_router::{PeerId, Time, store::RunError};
+use mesh_router::{
+    PeerId, Time,
+    store::{RunError, VersionVector},
+};
 
 use crate::{
     ask::Space,
@@ -47,6 +50,8 @@ pub struct Ipam {
     pub(crate) contested: BTreeMap<IpAddr, (PeerId, String, Time)>,
     /// Everything was given away: nothing is asked for any more and nothing is given.
     pub(crate) leaving: bool,
+    /// Up to where the ring has more than this host was told so far: see [`Ipam::has_gaps`].
+    pub(crate) gaps: VersionVector,
 }
 
 /// Why a mesh was not founded. Nothing was written.
@@ -82,6 +87,9 @@ pub enum GiveError {
     /// The heir is this host.
     #[error("a host cannot leave its addresses to itself")]
     Oneself,
+    /// The ring is still being told.
+    #[error("this host has been told only a part of the ring so far")]
+    Gaps,
     /// The heir is being removed from the mesh, or was.
     #[error("the heir is being removed from the mesh")]
     Fenced,
@@ -131,6 +139,7 @@ impl Ipam {
             council: Council::default(),
             contested: BTreeMap::new(),
             leaving: false,
+            gaps: VersionVector::default(),
         }
     }
 
@@ -175,6 +184,7 @@ impl Ipam {
         self.space.reset();
         self.council.reset();
         self.leaving = false;
+        self.gaps = VersionVector::default();
         self.pools.clear();
         self.refresh();
         self.apply_bars();
@@ -184,10 +194,11 @@ impl Ipam {
     /// restored.
     pub fn refresh(&mut self) {
         self.ring.settle_base();
+        self.settle_gaps();
         self.return_again();
         let mut redundant = self.derive();
         redundant.retain(|found| self.keeps(&found.block) && self.keeps(&found.within));
-        if !redundant.is_empty() && !self.ring.is_recalling() {
+        if !redundant.is_empty() && !self.ring.is_recalling() && !self.has_gaps() {
             for redundant in redundant {
                 self.retire(redundant.block, redundant.within);
             }
@@ -341,6 +352,9 @@ impl Ipam {
         }
         if self.is_fenced(heir) {
             return Err(GiveError::Fenced);
+        }
+        if self.has_gaps() {
+            return Err(GiveError::Gaps);
         }
         if let Some((address, holder)) = self.held.iter().next() {
             let (count, holder) = (self.held.len(), holder.clone());

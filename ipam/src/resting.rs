@@ -2,8 +2,8 @@
 //! held them last.
 //!
 //! Resting is a courtesy to those who still talk to the last holder, and a chance for that holder
-//! to come back to its address. Whoever has nothing else takes the oldest. The node puts to rest again,
-//! after a start, what was released lately.
+//! to come back to its address. Whoever has nothing else takes the oldest. The node puts to rest
+//! again, after a start, what was released lately.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,8 +18,8 @@ use crate::held::Holder;
 /// other. Chosen: half an hour of 30 containers a second, and 30 MB at most.
 pub(crate) const RESTING_MAX: usize = 1 << 16;
 
-/// Invariants: `resting` and `rested` are disjoint and hold the numbers of `released` by the age of
-/// their release; `former` holds those of each holder.
+/// Invariants: `resting` and `rested` are disjoint and hold the numbers of `released` by the age
+/// of their release; `former` holds those of each holder.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Resting {
     /// Their time has not come.
@@ -130,8 +130,8 @@ impl Resting {
         true
     }
 
-    /// Lets those go whose time has come. A later release rests at least as long as an earlier one,
-    /// or waits for that.
+    /// Lets those go whose time has come. A later release rests at least as long as an earlier
+    /// one, or waits for that.
     pub(crate) fn ripen(&mut self, now: Time) {
         while let Some(entry) = self.resting.first_entry()
             && self.released[entry.get()].until <= now

@@ -73,8 +73,8 @@ pub enum SpaceRefusal {
     /// The donor has seen more of the requester's writes than the request carries.
     #[error("the request was overtaken")]
     Stale,
-    /// The donor does not know the range yet.
-    #[error("it does not know the range yet")]
+    /// The donor does not know the range, or not all of it yet.
+    #[error("it does not know all of the range yet")]
     NotReady,
     /// The donor is leaving the mesh.
     #[error("it is leaving the mesh")]
@@ -118,8 +118,8 @@ impl fmt::Display for Waiting {
 }
 
 /// The prefix length of the chunks that a range with so many owners is given out in: 256 of them
-/// for IPv4 (/12 in /20), 65,536 for IPv6 (/48 in /64), and four for each owner if that is more; but
-/// at least 16 addresses each while the range has four chunks.
+/// for IPv4 (/12 in /20), 65,536 for IPv6 (/48 in /64), and four for each owner if that is more;
+/// but at least 16 addresses each while the range has four chunks.
 pub fn chunk_length(range: &Block, owners: usize) -> u8 {
     let (more, longest) = match range.family() {
         Family::V4 => (8, 28),

@@ -55,7 +55,7 @@ impl Ipam {
     pub fn base_needs(&self) -> Option<BTreeSet<PeerId>> {
         let first = self.view.ranges.first()?;
         let mine = self.keeps(first) && !self.leaving && !self.ring.is_recalling();
-        let whole = self.view.unknown.is_empty() && self.knows_the_removed();
+        let whole = self.view.unknown.is_empty() && self.knows_the_removed() && !self.has_gaps();
         if !mine || !whole || self.ring.len() > WHOLE_ENTRIES_MAX {
             return None;
         }
@@ -107,7 +107,8 @@ impl Ipam {
     /// Makes this host's entries as few as they can be, some at a time. Returns whether anything
     /// was written.
     pub fn tidy(&mut self) -> bool {
-        if self.leaving || self.ring.is_recalling() || self.ring.len() >= crate::ring::ENTRIES_MAX {
+        let may = !self.leaving && !self.ring.is_recalling() && !self.has_gaps();
+        if !may || self.ring.len() >= crate::ring::ENTRIES_MAX {
             return false;
         }
         let before = self.ring.own_counter();

@@ -61,11 +61,13 @@ pub enum Mutation {
     AddOverlap,
     /// Who lost its disk votes like anybody else.
     VoteForgetful,
+    /// The ring is tidied although a part of it is still to come.
+    TidyGaps,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::AnnounceEarly,
         Self::ReplyEarly,
         Self::GrantTwice,
@@ -93,6 +95,7 @@ impl Mutation {
         Self::ServeOldDisk,
         Self::AddOverlap,
         Self::VoteForgetful,
+        Self::TidyGaps,
     ];
 }
 

@@ -35,8 +35,9 @@ pub const NAMES: [&str; 26] = [
     "clone",
     "force",
 ];
-/// The name of a scenario for the mutation check only, which a few seeds do not pass. It loses deltas on
-/// links that live: no transport does, and the nodes lean on that where a host is told everything.
+/// The name of a scenario for the mutation check only, which a few seeds do not pass. It loses
+/// deltas on links that live: no transport does, and the nodes lean on that where a host is told
+/// everything.
 pub const BEYOND: [&str; 1] = ["lossy"];
 /// The names of scenarios that are about size; the number of hosts is the caller's.
 pub const LARGE: [&str; 5] = ["recycle", "recycle-dead", "recycle-sparse", "large", "sparse"];
@@ -139,7 +140,8 @@ fn harsh(name: &str, all: Scenario, calm: Scenario) -> Option<Scenario> {
             flaps: 3,
             claims: 300,
             operations_per_minute: 480,
-            // Who is told its own past in pieces by several may believe too early that it knows it.
+            // Who is told its own past in pieces by several may believe too early that it knows
+            // it.
             leave: 0,
             wipe: 0,
             recycle: 0,

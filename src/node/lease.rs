@@ -1,10 +1,10 @@
 //! The lease, if the mesh has one: who is answered by no majority of electors for half of it gives
 //! no new address; who is away for the whole of it is removed.
 //!
-//! A lease counts from when its holder *asked* (Gray and Cheriton, "Leases", 1989): a host that was
-//! stopped and goes on with what waited in its sockets takes nothing old for new. And who answered
-//! a host consents to its removal only when the host must have stopped: an elector that consents
-//! answers no more, and all members have to consent.
+//! A lease counts from when its holder *asked* (Gray and Cheriton, "Leases", 1989): a host that
+//! was stopped and goes on with what waited in its sockets takes nothing old for new. And who
+//! answered a host consents to its removal only when the host must have stopped: an elector that
+//! consents answers no more, and all members have to consent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,8 +56,8 @@ impl Node {
         }
     }
 
-    /// An elector is asked: it answers who is not being removed, if it remembers whom it promised to
-    /// remove.
+    /// An elector is asked: it answers who is not being removed, if it remembers whom it promised
+    /// to remove.
     pub(super) fn on_renew(&mut self, from: PeerId, renewal: Renewal) {
         let me = self.config.me;
         let knows = self.ipam.epoch().number == renewal.epoch && self.ipam.electors().contains(&me);

@@ -1,9 +1,9 @@
-//! Who held which addresses last, over a restart: so they rest again, and whoever had them may have
-//! them back.
+//! Who held which addresses last, over a restart: so they rest again, and whoever had them may
+//! have them back.
 //!
-//! A row for each record that was taken away, in the batch that takes it. The oldest go when they are
-//! too many; none goes when its addresses are given to somebody else, for after a restart a later row,
-//! or who holds them, has the last word.
+//! A row for each record that was taken away, in the batch that takes it. The oldest go when they
+//! are too many; none goes when its addresses are given to somebody else, for after a restart a
+//! later row, or who holds them, has the last word.
 
 use std::{collections::BTreeMap, net::IpAddr};
 

@@ -177,8 +177,8 @@ impl Node {
             Some(ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
         })?;
         Some(format!(
-            "nobody who can be reached has a free address of {full}: add a range with `meshctl ipam \
-             range add`"
+            "nobody who can be reached has a free address of {full}: add a range with \
+             `meshctl ipam range add`"
         ))
     }
 

@@ -15,8 +15,8 @@ use crate::{
 /// How soon everybody is asked again for whoever comes when nobody had anything a moment ago.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// What others had free of whole ranges when they answered last, and what they owned then, as far as
-/// this host knew.
+/// What others had free of whole ranges when they answered last, and what they owned then, as far
+/// as this host knew.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Free(BTreeMap<(Block, PeerId), (u128, u128)>);
 
@@ -65,8 +65,8 @@ impl Ipam {
         }
     }
 
-    /// The ranges of a family, if in none of them anything is free here and everybody else who owns
-    /// a part of them has said the same.
+    /// The ranges of a family, if in none of them anything is free here and everybody else who
+    /// owns a part of them has said the same.
     pub fn exhausted_of(&self, family: Family) -> Option<Vec<Block>> {
         let ranges = self.ranges_of(family);
         let nothing = |range: &Block| {

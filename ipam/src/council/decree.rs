@@ -137,8 +137,8 @@ impl Ipam {
 
     /// Whatever the removed peers own is this host's from then on.
     ///
-    /// That is no grant, and need not be of solid blocks: this host knows all that the removed gave
-    /// away, and so sees what inside an entry of theirs is not theirs any more.
+    /// That is no grant, and need not be of solid blocks: this host knows all that the removed
+    /// gave away, and so sees what inside an entry of theirs is not theirs any more.
     fn take_over(&self, removed: &BTreeSet<PeerId>, draft: &mut Draft) {
         let first = RingKey::Block(Block::at(Family::V4, 0, 0));
         let mut taken = BTreeMap::new();
@@ -249,8 +249,8 @@ impl Draft {
 }
 
 /// A range in equal blocks, as many as the next power of two above the owners, dealt in turn; the
-/// last owner's neighbours get what is over. As few blocks as that needs. Where there are more owners
-/// than addresses, some get none.
+/// last owner's neighbours get what is over. As few blocks as that needs. Where there are more
+/// owners than addresses, some get none.
 fn shares(range: Block, owners: &[PeerId]) -> Vec<(Block, PeerId)> {
     let mut parts = vec![range];
     while parts.len() < owners.len() && (parts.len() as u128) < range.size() {

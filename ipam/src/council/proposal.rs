@@ -20,8 +20,8 @@ use crate::ipam::Ipam;
 const REPEAT: Duration = Duration::from_millis(400);
 /// The pause after an attempt was overtaken, times a random number below the attempts so far.
 const PAUSE: Duration = Duration::from_millis(150);
-/// A host that lost its disk may take so long to hear how many decrees there are. Chosen: as long as
-/// any two that stand are without a link that could be made.
+/// A host that lost its disk may take so long to hear how many decrees there are. Chosen: as long
+/// as any two that stand are without a link that could be made.
 const ABSTENTION: Duration = Duration::from_secs(30);
 /// How long all founders are waited for before a majority goes on without the others.
 const GENESIS_PATIENCE: Duration = Duration::from_secs(1);
@@ -403,8 +403,8 @@ pub(super) fn quorum(electors: usize) -> usize {
 }
 
 impl Council {
-    /// What was promised before the disk was lost was about the decree after those that stood then.
-    /// By and by this host hears of all of these.
+    /// What was promised before the disk was lost was about the decree after those that stood
+    /// then. By and by this host hears of all of these.
     fn end_abstention(&mut self, next: Point, now: Time) {
         if !self.acceptor.abstain {
             return;

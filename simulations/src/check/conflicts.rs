@@ -5,7 +5,8 @@ use mesh_router::PeerId;
 use super::Violation;
 use crate::{host::Host, ledger::Ledger};
 
-/// Each host on which such an address is held says so, and one of them names who holds it elsewhere.
+/// Each host on which such an address is held says so, and one of them names who holds it
+/// elsewhere.
 pub(crate) fn shown(hosts: &[Host], ledger: &Ledger) -> Result<(), Violation> {
     for (address, claimants) in ledger.held_twice() {
         let there = claimants.iter().map(|(host, _)| &hosts[*host]);
