@@ -163,6 +163,11 @@ impl World {
     /// been given something by them, has to ask for what it holds.
     pub(crate) fn dispossess_witnesses(&mut self, removed: &[PeerId], by: usize) {
         let seen = |host: &Host, peer: PeerId| host.node.ipam().store().seen(peer);
+        // A decree that the host did not know is void, and so is who was removed by it.
+        let decreed = seen(&self.hosts[by], DECREE);
+        for host in &mut self.hosts {
+            host.fenced.take_if(|fenced| fenced.is_beyond(decreed));
+        }
         for peer in removed {
             let cut = seen(&self.hosts[by], *peer);
             for host in self.hosts.iter_mut().filter(|host| seen(host, *peer) > cut) {

@@ -8,10 +8,11 @@ use mesh_simulations::{
     scenario::Scenario,
 };
 
-/// Each bug with the scenario in which it shows. Two are missing: `RecallWithoutJump` shows in none
-/// of 10,000 seeds of `relapse`, and no other scenario is known in which it does; `TidyGaps` shows
-/// in one of some 5,000 seeds of `cut`, which takes minutes (and in a test of its own).
-const CHECKED: [(Mutation, &str); 26] = [
+/// Each bug with the scenario in which it shows. Three are missing: `RecallWithoutJump` shows in
+/// none of 10,000 seeds of `relapse`, `VoteForgetful` in none of `upheaval`, and no other scenario
+/// is known in which they do; `TidyGaps` shows in one of some 5,000 seeds of `cut`, which takes
+/// minutes. The last two have tests of their own in `mesh-ipam`.
+const CHECKED: [(Mutation, &str); 25] = [
     (Mutation::AnnounceEarly, "crash"),
     (Mutation::ReplyEarly, "default"),
     (Mutation::GrantTwice, "default"),
@@ -37,7 +38,6 @@ const CHECKED: [(Mutation, &str); 26] = [
     (Mutation::RemoveUnasked, "bury"),
     (Mutation::ServeOldDisk, "restore"),
     (Mutation::AddOverlap, "ranges"),
-    (Mutation::VoteForgetful, "upheaval"),
 ];
 
 /// Within so many seeds each must be noticed.

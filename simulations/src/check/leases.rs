@@ -21,6 +21,11 @@ impl Fenced {
         let held = host.node.ipam().held().map(|(address, _)| address).collect();
         Self { held, decree }
     }
+
+    /// Whether who knows the decrees up to here does not know of it.
+    pub(crate) fn is_beyond(&self, decree: u64) -> bool {
+        self.decree > decree
+    }
 }
 
 /// Whether a host was removed and has not heard of it yet.
