@@ -128,6 +128,7 @@ impl Space {
     pub(crate) fn reset(&mut self) {
         self.asks.clear();
         self.asked.clear();
+        self.free = shortage::Free::default();
         self.outbox.clear();
     }
 }

@@ -36,7 +36,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mesh_router::{
     Mutation, PeerId, Time, mutation,
-    store::{RunError, VersionVector},
+    store::{CvRDT, RunError, VersionVector},
 };
 
 use crate::{
@@ -318,7 +318,7 @@ impl Ipam {
     /// # Errors
     /// As [`Ipam::absorb`].
     pub(crate) fn absorb_from(&mut self, bytes: &[u8], head: &Head) -> Result<bool, RunError> {
-        self.expect_more(&head.more);
+        self.gaps.merge(head.more.clone());
         let known = self.epoch();
         let before = (head.epoch.removed() > known.removed()).then(|| self.ring.vector().clone());
         if head.epoch.branch() > known.branch() {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use mesh_router::{
     Mutation, PeerId, Replica, codec, mutation,
     replica::{Intervals, Source},
-    store::{Cursor, Delta, RunError, VersionVector},
+    store::{COUNTER_MAX, Cursor, CvRDT, Delta, ORIGINS_MAX, RunError, VersionVector},
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,10 @@ impl Replica for Ipam {
         let length = u32::from_le_bytes(*length) as usize;
         let (head, runs) = rest.split_at_checked(length).ok_or_else(undecodable)?;
         let head: Head = codec::decode(head).map_err(|error| RunError::Codec(error.to_string()))?;
+        let beyond = head.more.dots.values().any(|counter| *counter > COUNTER_MAX);
+        if beyond || head.more.dots.len() > ORIGINS_MAX {
+            return Err(RunError::Codec("a head that names more than there can be".to_owned()));
+        }
         let heeds = !mutation::on(Mutation::ForgetFence);
         if heeds && head.epoch.removed() < self.newest_removal() {
             return Ok(false);
@@ -71,16 +75,11 @@ impl Ipam {
         let epoch = self.position();
         let mut more = if self.has_gaps() { self.gaps.clone() } else { VersionVector::default() };
         if cut {
-            raise(&mut more, &self.store().announced());
+            more.merge(self.store().announced());
         }
         let head = codec::encode(&Head { epoch, barring: self.barred(epoch.decided()), more });
         let length = u32::try_from(head.len()).expect("a head is smaller than a frame");
         [&length.to_le_bytes()[..], &head, runs].concat()
-    }
-
-    /// There is as much as this that may be older than what comes now.
-    pub(crate) fn expect_more(&mut self, more: &VersionVector) {
-        raise(&mut self.gaps, more);
     }
 
     /// Nothing is missing any more.
@@ -103,13 +102,6 @@ impl Ipam {
     }
 }
 
-fn raise(vector: &mut VersionVector, other: &VersionVector) {
-    for (origin, counter) in &other.dots {
-        let known = vector.dots.entry(*origin).or_default();
-        *known = (*known).max(*counter);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use mesh_router::Time;
@@ -129,6 +121,22 @@ mod tests {
         let delta = from.store().delta_cut(&since, |origin| origins.contains(&origin), usize::MAX);
         let bytes = from.with_head(&delta.bytes, true);
         assert!(to.apply(&bytes).unwrap());
+    }
+
+    #[test]
+    fn a_head_that_names_more_than_there_can_be_is_refused() {
+        let mut ipam = Ipam::new(PeerId::new([1; 16]));
+        let origin = |n: u32| PeerId::new([n.to_be_bytes(); 4].concat().try_into().unwrap());
+        let dots = |count: u32, counter| (1..=count).map(|n| (origin(n), counter)).collect();
+        let mut taken = |count: u32, counter| {
+            ipam.gaps = VersionVector { dots: dots(count, counter) };
+            let bytes = ipam.with_head(&codec::encode(&Vec::<()>::new()), false);
+            ipam.gaps = VersionVector::default();
+            ipam.apply(&bytes).is_ok()
+        };
+        let most = u32::try_from(ORIGINS_MAX).unwrap();
+        assert!(taken(most, COUNTER_MAX));
+        assert!(!taken(most + 1, 1) && !taken(1, COUNTER_MAX + 1));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub use gone::{GONE_MAX, Return};
 pub type Dot = crdts::Dot<PeerId>;
 /// For each origin the counter up to which everything is known.
 pub type VersionVector = crdts::VClock<PeerId>;
+/// To merge two of them.
+pub use crdts::CvRDT;
 
 /// The greatest counter a peer may use. A clock that is at this ceiling could never beat itself.
 pub const COUNTER_MAX: u64 = 1 << 60;

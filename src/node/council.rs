@@ -63,7 +63,7 @@ pub(super) struct Desk {
     pub(super) reachable: BTreeSet<PeerId>,
     pub(super) long_away: BTreeSet<PeerId>,
     pub(super) lease: Lease,
-    /// Not before then are those asked whose removal waits.
+    /// Not before then are those asked who are to be removed.
     pub(super) ask_at: Time,
     /// When this host last had to be told the ring anew, and why.
     pub(super) told_anew: Option<(Time, String)>,
@@ -213,9 +213,10 @@ impl Node {
         self.mesh.as_ref()?;
         let pending = self.desk.pending.iter().map(|pending| pending.until);
         let pending = pending.chain(self.desk.removals.iter().map(Removal::poll_timeout));
+        let asks = (!self.desk.removals.is_empty()).then_some(self.desk.ask_at);
         let driven = self.ipam.council_timeout().filter(|_| self.may_vote());
         let compare = self.compare_timeout();
-        pending.chain(driven).chain(compare).chain([self.desk.review_at]).min()
+        pending.chain(asks).chain(driven).chain(compare).chain([self.desk.review_at]).min()
     }
 
     /// Who is still being told what it once wrote does not vote, but in founding; nor do two
@@ -317,7 +318,7 @@ impl Node {
     /// Answers whose wish has come true, and whose patience has ended.
     pub(super) fn settle_pending(&mut self) {
         for pending in std::mem::take(&mut self.desk.pending) {
-            if let Some(error) = self.ipam.is_in_vain(pending.wish) {
+            if let Some(error) = self.ipam.obstacle(pending.wish) {
                 self.ipam.withdraw(pending.wish);
                 self.reply(pending.id, Err(range_refused(&error)));
                 continue;

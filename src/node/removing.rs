@@ -40,13 +40,12 @@ pub(super) struct Removal {
     force: bool,
     until: Time,
     since: Time,
-    ask_at: Time,
 }
 
 impl Removal {
     /// When to look at it again.
     pub(super) fn poll_timeout(&self) -> Time {
-        self.until.min(self.ask_at).min(self.since + SILENCE)
+        self.until.min(self.since + SILENCE)
     }
 }
 
@@ -106,8 +105,8 @@ impl Node {
         (peers, force): (BTreeSet<PeerId>, bool),
         until: Time,
     ) {
-        let (since, ask_at) = (self.now, self.now);
-        self.desk.removals.push(Removal { id, peers, force, until, since, ask_at });
+        self.desk.removals.push(Removal { id, peers, force, until, since: self.now });
+        self.desk.ask_at = self.now;
     }
 
     fn reached(&self, removal: &Removal) -> Vec<PeerId> {
@@ -120,7 +119,7 @@ impl Node {
             self.desk.ask_at = self.now + ASK_EVERY;
             self.ask_the_doomed();
         }
-        for mut removal in std::mem::take(&mut self.desk.removals) {
+        for removal in std::mem::take(&mut self.desk.removals) {
             let reached = self.reached(&removal);
             let silent = self.now.since(removal.since) >= SILENCE;
             if removal.force || silent || reached.is_empty() {
@@ -129,26 +128,23 @@ impl Node {
                 let refusal = self.is_alive(reached[0], "can be reached");
                 self.reply(removal.id, Err(refusal));
             } else {
-                if removal.ask_at <= self.now {
-                    removal.ask_at = self.now + ASK_EVERY;
-                    for peer in reached {
-                        self.send_to_peer(peer, &PeerMessage::AreYouThere);
-                    }
-                }
                 self.desk.removals.push(removal);
             }
         }
     }
 
-    /// Who is back while its removal waits for others is asked whether it runs.
+    /// Asks whether they run who are to be removed and can be reached: also those who are back while
+    /// their removal waits for others.
     fn ask_the_doomed(&mut self) {
-        let doomed = self.desk.pending.iter().filter_map(|pending| match &pending.what {
+        let begun = self.desk.pending.iter().filter_map(|pending| match &pending.what {
             What::Remove { peers, force: false, .. } => Some(peers),
             _ => None,
         });
+        let removals = self.desk.removals.iter().filter(|removal| !removal.force);
+        let doomed = removals.map(|removal| &removal.peers).chain(begun).flatten();
         let paths = self.router.paths();
-        let back = doomed.flatten().filter(|peer| paths.contains_key(peer));
-        for peer in back.copied().collect::<BTreeSet<PeerId>>() {
+        let reached = doomed.filter(|peer| paths.contains_key(peer));
+        for peer in reached.copied().collect::<BTreeSet<PeerId>>() {
             self.send_to_peer(peer, &PeerMessage::AreYouThere);
         }
     }

@@ -36,6 +36,8 @@ pub(super) struct Rests {
 impl Rests {
     pub(super) fn restore(&mut self, number: u64, rest: Rest) {
         self.found.insert(number, rest);
+        self.first = self.found.first_key_value().map_or(0, |(number, _)| *number);
+        self.next = self.next.max(number.saturating_add(1));
     }
 
     /// A record is taken away.
@@ -62,11 +64,8 @@ impl Rests {
 impl Node {
     /// After a start: what was released before rests once more.
     pub(super) fn put_to_rest(&mut self) {
-        let found = std::mem::take(&mut self.rests.found);
-        self.rests.first = found.first_key_value().map_or(0, |(number, _)| *number);
-        self.rests.next = found.last_key_value().map_or(0, |(number, _)| number + 1);
         let until = self.now + self.config.rest;
-        for rest in found.into_values() {
+        for rest in std::mem::take(&mut self.rests.found).into_values() {
             self.ipam.rest_again(&rest.addresses, rest.holders, until);
         }
     }

@@ -21,6 +21,7 @@ struct Host {
     kernel: VecDeque<Input>,
     replies: BTreeMap<u64, Result<Reply, Refusal>>,
     closed: Vec<LinkId>,
+    sent: Vec<Vec<u8>>,
     now: Time,
     asked: u64,
 }
@@ -75,6 +76,7 @@ impl Host {
             kernel: VecDeque::new(),
             replies: BTreeMap::new(),
             closed: Vec::new(),
+            sent: Vec::new(),
             now: Time::ZERO,
             asked: 0,
         };
@@ -107,6 +109,7 @@ impl Host {
                 Output::Unwire { holder, .. } => self.kernel.push_back(Input::Unwired { holder }),
                 Output::Program(_) => self.kernel.push_back(Input::Programmed),
                 Output::Close { link, .. } => self.closed.push(link),
+                Output::Send { bytes, .. } => self.sent.push(bytes),
                 Output::Reply { id, result } => {
                     let result = result.map(|reply| *reply);
                     assert!(self.replies.insert(id.0, result).is_none(), "answered twice");

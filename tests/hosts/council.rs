@@ -449,6 +449,36 @@ fn a_host_that_was_frozen_for_longer_than_the_lease_gives_nothing_that_it_lost()
 }
 
 #[test]
+fn status_says_since_when_a_host_is_away_and_for_whom_its_removal_waits() {
+    in_lab(Load::Shared, DEADLINE, || {
+        let (_lab, mut hosts) = founded(5, &["--lease", "10"])?;
+        hosts[4].kill()?;
+        let away = |status: &Status| {
+            let lease = status.ipam.lease.as_deref()?;
+            let (_, rest) = lease.split_once("h5 was last reached ")?;
+            rest.split_once(" s ago")?.0.parse::<u64>().ok()
+        };
+        let long = |status: &Status| away(status).is_some_and(|seconds| seconds >= 6);
+        hosts[0].wait_status("counting h5's absence", PATIENCE, long)?;
+        hosts[3].freeze(true)?;
+        // One of the others sees to it, whoever has the smallest id.
+        let waited = wait_until("somebody to wait for h4", PATIENCE, || {
+            for host in &hosts[..3] {
+                let reason = host.status()?.ipam.reason.unwrap_or_default();
+                if reason.contains("h5 not removed") && reason.contains("not answered: h4") {
+                    return Ok(Some(reason));
+                }
+            }
+            Ok(None)
+        });
+        hosts[3].freeze(false)?;
+        println!("{}", waited?.0);
+        hosts[0].wait_status("the removal", PATIENCE, |status| status.peers.total == 4)?;
+        Ok(())
+    });
+}
+
+#[test]
 fn an_isolated_host_stops_at_half_of_the_lease_and_loses_its_space_after_the_whole() {
     in_lab(Load::Shared, DEADLINE, || {
         let (_lab, mut hosts) = founded(3, &["--lease", "10"])?;

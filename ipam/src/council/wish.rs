@@ -119,11 +119,11 @@ impl Ipam {
     }
 
     /// Why a wish cannot come true any more: a range was added meanwhile that it overlaps.
-    pub fn is_in_vain(&self, id: WishId) -> Option<WishError> {
-        self.council.wishes.get(&id).and_then(|wish| self.vanity(wish))
+    pub fn obstacle(&self, id: WishId) -> Option<WishError> {
+        self.council.wishes.get(&id).and_then(|wish| self.obstacle_to(wish))
     }
 
-    fn vanity(&self, wish: &Wish) -> Option<WishError> {
+    fn obstacle_to(&self, wish: &Wish) -> Option<WishError> {
         match wish {
             Wish::Range(_) if mutation::on(Mutation::AddOverlap) => None,
             Wish::Range(range) => self.may_add(*range).err(),
@@ -251,7 +251,7 @@ impl Ipam {
             return self.may_found(around).then(Change::default);
         }
         let electors = self.electors();
-        let open = |wish: &&Wish| !self.is_fulfilled(wish) && self.vanity(wish).is_none();
+        let open = |wish: &&Wish| !self.is_fulfilled(wish) && self.obstacle_to(wish).is_none();
         let wishes = self.council.wishes.values().filter(open);
         // What is forced comes first.
         if let Some(wish) = wishes.min_by_key(|wish| !wish.is_forced()).cloned() {

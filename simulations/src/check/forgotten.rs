@@ -18,8 +18,8 @@ const REMEMBERED_MAX: usize = 256;
 const MEMBER_ROWS: usize = 2;
 /// Elements of vectors: membership, ring, names.
 const VECTORS: usize = 3;
-/// Ring entries, live or not. Chosen: twice what was seen.
-const RING_ENTRIES: usize = 8;
+/// Ring entries, live or not. Chosen: four times what was seen in `recycle`.
+const RING_ENTRIES: usize = 2;
 
 /// Machines that were replaced, each with the time when it was.
 pub(crate) type Replaced = Vec<(u64, PeerId)>;

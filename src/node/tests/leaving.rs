@@ -104,6 +104,37 @@ fn whoever_is_removed_by_force_is_removed_though_it_answers() {
     }
 }
 
+/// Nobody had asked it, for it could not be reached when its removal was asked for.
+#[test]
+fn who_is_back_while_its_removal_waits_for_others_is_asked_whether_it_runs() {
+    let mut host = Host::ready();
+    let [silent, peer] = [4, 5].map(|n| PeerId::new([n; 16]));
+    grant(&mut host, silent);
+    let peers = vec![peer.to_string()];
+    let asked = host.ask(Request::PeerRemove { peers, force: false });
+    host.settle();
+    assert!(!host.replies.contains_key(&asked), "a member has not answered");
+    let question = codec::encode(&PeerMessage::AreYouThere);
+    let is_asked = |host: &Host| {
+        let mut frames = host.sent.iter().filter_map(|bytes| Frame::decode(bytes).ok());
+        frames.any(|frame| match frame {
+            Frame::Routed { to, payload, .. } => to == peer && payload == question,
+            _ => false,
+        })
+    };
+    assert!(!is_asked(&host));
+    let (link, remote) = (LinkId(1), "192.0.2.5:7780".parse().unwrap());
+    host.input(Input::LinkUp(LinkUp { link, peer, incarnation: 1, remote, dialled: None }));
+    let hello = Frame::Hello { vectors: Default::default(), founding: 0 };
+    host.input(Input::Frame { link, bytes: hello.encode() });
+    host.wait(Duration::from_secs(1));
+    assert!(is_asked(&host));
+    host.node.on_peer_message(peer, &codec::encode(&PeerMessage::IAmHere));
+    host.settle();
+    let refused = host.replies[&asked].as_ref().unwrap_err();
+    assert!(refused.message.contains("is alive"), "{refused:?}");
+}
+
 /// Gives a chunk to a peer of which nothing else is known.
 pub(super) fn grant(host: &mut Host, peer: PeerId) {
     let range = host.node.ipam.ranges()[0];

@@ -154,10 +154,10 @@ fn of_two_ranges_that_overlap_and_are_added_at_once_one_is_added() {
         assert_eq!(net.hosts[0].electors().len(), 3);
         let wishes = [(0, block(one)), (1, block(other))];
         let wishes = wishes.map(|(host, range)| (host, net.hosts[host].wish_range(range).unwrap()));
-        assert!(wishes.iter().all(|(host, wish)| net.hosts[*host].is_in_vain(*wish).is_none()));
+        assert!(wishes.iter().all(|(host, wish)| net.hosts[*host].obstacle(*wish).is_none()));
         confer(&mut net, &[0, 1, 2], 10);
         let granted = wishes.map(|(host, wish)| net.hosts[host].is_granted(wish) == Some(true));
-        let vain = wishes.map(|(host, wish)| net.hosts[host].is_in_vain(wish).is_some());
+        let vain = wishes.map(|(host, wish)| net.hosts[host].obstacle(wish).is_some());
         assert_eq!(granted.iter().filter(|granted| **granted).count(), 1, "{granted:?}");
         assert_eq!(vain, granted.map(|granted| !granted));
         for host in &net.hosts {
