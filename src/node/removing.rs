@@ -133,8 +133,8 @@ impl Node {
         }
     }
 
-    /// Asks whether they run who are to be removed and can be reached: also those who are back while
-    /// their removal waits for others.
+    /// Asks whether they run who are to be removed and can be reached: also those who are back
+    /// while their removal waits for others.
     fn ask_the_doomed(&mut self) {
         let begun = self.desk.pending.iter().filter_map(|pending| match &pending.what {
             What::Remove { peers, force: false, .. } => Some(peers),
