@@ -150,7 +150,10 @@ impl Node {
             };
             self.leaving = None;
             self.ipam.stay();
+            // At once: it may be told to leave again before anything else happens, and whoever has
+            // forgotten it meanwhile has to hear of it anew to confirm anything.
             self.describe_due = true;
+            self.describe_self();
             self.replan();
             let hint = if settled {
                 "nothing is lost: this host is still a member; try again"

@@ -111,26 +111,30 @@ impl Node {
         if self.mesh.is_none() {
             return;
         }
-        // Not before it is known: nobody could dial whoever publishes no endpoint.
-        let due = self.router.is_settled() && self.leaving.is_none() && self.describe_due;
-        if let Some(underlay) = self.underlay.as_ref().filter(|_| due) {
-            self.describe_due = false;
-            let info = member::info(self.router.members(), self.config.me);
-            let had_left = info.is_some_and(|info| info.left);
-            self.router.describe(Info {
-                name: self.config.name.clone(),
-                endpoints: underlay.endpoints.clone(),
-                incarnation: self.config.incarnation,
-                left: false,
-            });
-            if had_left {
-                // It did not come to an end: others may have dropped all that this host had said.
-                self.router.members_mut().write_anew();
-                self.zone.store_mut().write_anew();
-            }
-        }
+        self.describe_self();
         self.progress_joining();
         self.progress_leaving();
+    }
+
+    /// Says anew what this host is, if that is due.
+    pub(super) fn describe_self(&mut self) {
+        // Not before it is known: nobody could dial whoever publishes no endpoint.
+        let due = self.router.is_settled() && self.leaving.is_none() && self.describe_due;
+        let Some(underlay) = self.underlay.as_ref().filter(|_| due) else { return };
+        self.describe_due = false;
+        let info = member::info(self.router.members(), self.config.me);
+        let had_left = info.is_some_and(|info| info.left);
+        self.router.describe(Info {
+            name: self.config.name.clone(),
+            endpoints: underlay.endpoints.clone(),
+            incarnation: self.config.incarnation,
+            left: false,
+        });
+        if had_left {
+            // It did not come to an end: others may have dropped all that this host had said.
+            self.router.members_mut().write_anew();
+            self.zone.store_mut().write_anew();
+        }
     }
 
     /// Why attaches cannot be served now; `None` when they can.

@@ -37,6 +37,34 @@ fn who_did_not_leave_after_all_says_everything_anew() {
     assert_eq!(counters[0], counters[1], "it says nothing anew that nobody dropped");
 }
 
+/// Found by simulation: who was told to leave again at once, and again, was forgotten by the heir
+/// after two minutes, and said nothing that was new to it.
+#[test]
+fn who_could_not_leave_says_so_before_it_is_told_to_leave_again() {
+    let mut host = Host::ready();
+    let (heir, me) = (PeerId::new([2; 16]), host.node.config.me);
+    grant(&mut host, heir);
+    let asked = host.ask(Request::Leave);
+    let (link, remote) = (LinkId(1), "192.0.2.5:7780".parse().unwrap());
+    host.input(Input::LinkUp(LinkUp { link, peer: heir, incarnation: 1, remote, dialled: None }));
+    let hello = Frame::Hello { vectors: Default::default(), founding: 0 };
+    host.input(Input::Frame { link, bytes: hello.encode() });
+    let has_left = |host: &Host| member::info(host.node.router.members(), me).unwrap().left;
+    while !has_left(&host) {
+        host.wait(Duration::from_millis(500));
+        host.settle();
+    }
+    while host.node.is_leaving() {
+        assert!(has_left(&host));
+        host.now = host.now + Duration::from_millis(100);
+        host.node.handle_input(Input::Timeout, host.now);
+    }
+    assert!(!has_left(&host));
+    host.settle();
+    let refused = host.replies[&asked].as_ref().unwrap_err();
+    assert!(refused.message.contains("has not confirmed our blocks"), "{refused:?}");
+}
+
 /// Whoever is asked first may never have heard of the heir, nor of the leave.
 #[test]
 fn whoever_left_waits_for_its_heirs_too() {
