@@ -33,9 +33,9 @@ impl Router {
     }
 
     /// Drops what a peer said of itself. Others say whom they reach by whom they do not, so the
-    /// paths are others without it.
+    /// paths are others without it; they are derived once for all who are forgotten in a burst.
     pub fn forget(&mut self, peer: PeerId, returns: Return, now: Time) {
         self.members.drop_origin(peer, returns);
-        self.links_changed(now);
+        self.members_changed(true, now);
     }
 }
