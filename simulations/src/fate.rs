@@ -165,8 +165,11 @@ impl World {
         let seen = |host: &Host, peer: PeerId| host.node.ipam().store().seen(peer);
         // A decree that the host did not know is void, and so is who was removed by it.
         let decreed = seen(&self.hosts[by], DECREE);
+        // And who is removed by force may go on: that it was removed before, and has come back,
+        // counts no more.
         for host in &mut self.hosts {
-            host.fenced.take_if(|fenced| fenced.is_beyond(decreed));
+            let is_removed = removed.contains(&host.id);
+            host.fenced.take_if(|fenced| is_removed || fenced.is_beyond(decreed));
         }
         for peer in removed {
             let cut = seen(&self.hosts[by], *peer);
