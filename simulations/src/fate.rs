@@ -262,6 +262,7 @@ impl World {
         self.hosts[host].disk.restore(&image);
         self.disk_lost_at = Some(self.queue.now());
         self.hosts[host].doubtful_disk = true;
+        self.hosts[host].set_back = Some((self.queue.now(), 0));
         // Its disk is from before it was removed: it holds what it held then.
         self.hosts[host].fenced = None;
         self.start_over(host);
@@ -305,12 +306,17 @@ impl World {
             return;
         }
         let peers = whom.iter().map(|host| self.hosts[*host].id.to_string()).collect();
+        self.excuse_all();
+        self.ask(by, Request::PeerRemove { peers, force: true }, PATIENCE);
+    }
+
+    /// Something may be held twice from now on that nothing could prevent: it is to be shown.
+    pub(crate) fn excuse_all(&mut self) {
         self.forced = true;
         for host in &mut self.hosts {
             host.dispossessed = true;
             self.ledger.excused.insert(host.index);
         }
-        self.ask(by, Request::PeerRemove { peers, force: true }, PATIENCE);
     }
 
     /// Promises that a lost or older disk need not know of are not kept.

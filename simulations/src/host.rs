@@ -63,6 +63,9 @@ pub(crate) struct Host {
     pub(crate) suspended: Option<(Micros, Vec<What>)>,
     /// What its disk once held.
     pub(crate) image: Option<Disk>,
+    /// When its disk was set back, and up to where it was seen to know its own ring entries since,
+    /// until it serves.
+    pub(crate) set_back: Option<(Micros, u64)>,
     /// Others were, or are to be, removed by force: its containers' addresses may be others'.
     pub(crate) dispossessed: bool,
     /// What it held when its blocks were taken from it, or its disk was set back: that may be
@@ -117,6 +120,7 @@ impl Host {
             drift: 0,
             suspended: None,
             image: None,
+            set_back: None,
             dispossessed: false,
             taken: BTreeSet::new(),
             fenced: None,

@@ -18,7 +18,7 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
 }
 
 /// Each was found by one bug, or few.
-const ONCE_FAILED: [(&str, u64, usize, &str); 9] = [
+const ONCE_FAILED: [(&str, u64, usize, &str); 11] = [
     ("default", 484, 4, "a host that had left came back through one newer than its leaving"),
     ("default", 809, 3, "the same"),
     ("restore", 158, 4, "an image from while a host joined: it used a counter twice"),
@@ -28,6 +28,8 @@ const ONCE_FAILED: [(&str, u64, usize, &str); 9] = [
     ("lease", 192, 3, "a removal was not given up when its host was back"),
     ("lease", 384, 6, "whoever had no entry left never said that it had told all"),
     ("lease", 5253, 7, "a host came back through one that was itself removed"),
+    ("lapse", 600_002_933, 9, "who came back was removed by force: it may go on"),
+    ("relapse", 610_002_436, 8, "an old disk counted time in which it was alone"),
 ];
 
 #[test]

@@ -111,8 +111,11 @@ impl Node {
 
     pub(super) fn compare(&mut self) {
         let word = self.router.told_word();
+        let hears = self.hears_others();
         let Some(comparing) = &mut self.comparing else { return };
-        comparing.waited += self.now.since(comparing.at).min(AWAKE_MAX);
+        if hears {
+            comparing.waited += self.now.since(comparing.at).min(AWAKE_MAX);
+        }
         comparing.at = self.now;
         // Somebody new may have been told by this host itself.
         if word > Some(Word::Hearsay) {
@@ -145,6 +148,13 @@ impl Node {
         }
     }
 
+    /// Whether the time counts. Who was told something by a peer and reaches nobody any more is
+    /// told nothing else, however long it waits: it is alone.
+    fn hears_others(&self) -> bool {
+        let was_told = self.comparing.is_some_and(|comparing| comparing.told.is_some());
+        !was_told || self.config.serve_alone || !self.router.paths().is_empty()
+    }
+
     /// Whether every other member has said what it knows, and none knows of later decrees: one may
     /// have removed this host.
     fn all_have_told(&self) -> bool {
@@ -162,7 +172,7 @@ impl Node {
 
     /// When a host that compares goes on without having been told anything.
     pub(super) fn compare_timeout(&self) -> Option<Time> {
-        let Comparing { waited, at, told } = self.comparing?;
+        let Comparing { waited, at, told } = self.comparing.filter(|_| self.hears_others())?;
         let spans = [COMPARE_TRUSTED, COMPARE_UNKNOWN].into_iter();
         let next = spans.chain(told.map(|told| told + COMPARE_OTHERS)).find(|span| *span > waited);
         next.map(|span| at + (span - waited))

@@ -10,6 +10,8 @@
 //! * [`leases`]: who is removed while it runs has given its last address before.
 //! * [`left`]: who has left had handed all over.
 //! * [`conflicts`]: what is held twice, because somebody was removed by force, is shown.
+//! * [`outdated`]: an old disk serves what was given away only where nobody knew it that could be
+//!   asked.
 //! * [`clones`]: of two machines with one identity the copy gives nothing, and both say why.
 //! * [`waiting`]: who is refused is told for whom was waited.
 //! * [`convergence`], [`names`]: in the end all agree, and names mean what they should.
@@ -32,6 +34,7 @@ pub(crate) mod leases;
 pub(crate) mod left;
 mod messages;
 pub mod names;
+pub(crate) mod outdated;
 pub mod ownership;
 pub(crate) mod replay;
 pub(crate) mod retired;
@@ -92,6 +95,7 @@ impl Seen {
 
 /// The checks after a step of one node.
 pub(crate) fn step(world: &mut World, host: usize) -> Result<(), Violation> {
+    outdated::note(world, host);
     let node = &world.hosts[host].node;
     let stores: [&dyn Source; Kind::COUNT] =
         [node.router().members(), node.ipam().store(), node.zone().store()];

@@ -223,31 +223,38 @@ fn whoever_lost_its_disk_does_not_rely_on_one_that_may_be_old() {
 
 /// Somebody who is away may have been given something that is not in the image.
 #[test]
-fn an_old_disk_waits_for_the_others_while_it_is_awake_and_once_it_was_told() {
+fn an_old_disk_waits_for_the_others_while_it_is_awake_and_hears_somebody_and_once_it_was_told() {
     let mut host = Host::ready();
     grant(&mut host, PeerId::new([2; 16]));
     let config = NodeConfig { trusted_disk: false, ..config() };
     let mut host = Host::start_as(config, host.disk);
-    let (link, peer) = (LinkId(1), PeerId::new([3; 16]));
-    let remote = "192.0.2.3:7780".parse().unwrap();
-    host.input(Input::LinkUp(LinkUp { link, peer, incarnation: 1, remote, dialled: None }));
-    let frame = |frame: Frame| Input::Frame { link, bytes: frame.encode() };
-    let hears = |host: &mut Host, seconds: u64| {
+    let links = |host: &mut Host, link: u64| {
+        let (link, peer) = (LinkId(link), PeerId::new([3; 16]));
+        let remote = "192.0.2.3:7780".parse().unwrap();
+        host.input(Input::LinkUp(LinkUp { link, peer, incarnation: 1, remote, dialled: None }));
+    };
+    let says = |host: &mut Host, link: u64, frame: Frame| {
+        host.input(Input::Frame { link: LinkId(link), bytes: frame.encode() });
+    };
+    let hears = |host: &mut Host, link: u64, seconds: u64| {
         for _ in 0..seconds {
-            host.input(frame(Frame::Heartbeat { digest: Digest::default() }));
+            says(host, link, Frame::Heartbeat { digest: Digest::default() });
             host.wait(Duration::from_secs(1));
         }
         host.node.is_unsure()
     };
-    assert!(hears(&mut host, 20), "nobody has told it anything");
-    host.input(frame(Frame::Hello { vectors: Default::default(), founding: 0 }));
+    links(&mut host, 1);
+    assert!(hears(&mut host, 1, 20), "nobody has told it anything");
+    says(&mut host, 1, Frame::Hello { vectors: Default::default(), founding: 0 });
     for pull in 1..9 {
-        host.input(frame(Frame::Synced { pull, word: Word::Settled }));
+        says(&mut host, 1, Frame::Synced { pull, word: Word::Settled });
     }
-    assert!(hears(&mut host, 5), "the other may know more");
+    assert!(hears(&mut host, 1, 5), "the other may know more");
     host.wait(Duration::from_secs(3600));
     assert!(host.node.is_unsure(), "it slept");
-    assert!(!hears(&mut host, 10));
+    assert!(hears(&mut host, 1, 20), "the link is lost: it is alone");
+    links(&mut host, 2);
+    assert!(!hears(&mut host, 2, 10));
 }
 
 /// The disk is a copy of one whose host had not been told all yet. Found by simulation.
