@@ -5,7 +5,7 @@ use mesh_router::PeerId;
 use meshwork::node::request::Request;
 
 use crate::{
-    check::{Violation, leases::Fenced},
+    check::{Violation, leases::Fenced, outdated::SetBack},
     host::Host,
     net::IDLE_MAX,
     operate::PATIENCE,
@@ -262,7 +262,7 @@ impl World {
         self.hosts[host].disk.restore(&image);
         self.disk_lost_at = Some(self.queue.now());
         self.hosts[host].doubtful_disk = true;
-        self.hosts[host].set_back = Some((self.queue.now(), 0));
+        self.hosts[host].set_back = Some(SetBack::default());
         // Its disk is from before it was removed: it holds what it held then.
         self.hosts[host].fenced = None;
         self.start_over(host);

@@ -15,7 +15,7 @@ use meshwork::node::{
 };
 
 use crate::{
-    check::{Seen, leases::Fenced},
+    check::{Seen, leases::Fenced, outdated::SetBack},
     dice::Dice,
     disk::Disk,
     kernel::Kernel,
@@ -63,9 +63,8 @@ pub(crate) struct Host {
     pub(crate) suspended: Option<(Micros, Vec<What>)>,
     /// What its disk once held.
     pub(crate) image: Option<Disk>,
-    /// When its disk was set back, and up to where it was seen to know its own ring entries since,
-    /// until it serves.
-    pub(crate) set_back: Option<(Micros, u64)>,
+    /// Its disk was set back, and it does not serve yet.
+    pub(crate) set_back: Option<SetBack>,
     /// Others were, or are to be, removed by force: its containers' addresses may be others'.
     pub(crate) dispossessed: bool,
     /// What it held when its blocks were taken from it, or its disk was set back: that may be

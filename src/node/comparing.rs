@@ -148,11 +148,12 @@ impl Node {
         }
     }
 
-    /// Whether the time counts. Who was told something by a peer and reaches nobody any more is
-    /// told nothing else, however long it waits: it is alone.
+    /// Whether the time counts. With a disk that may be an old one, who was told something by a
+    /// peer and reaches nobody any more is told nothing else, however long it waits: it is alone.
     fn hears_others(&self) -> bool {
         let was_told = self.comparing.is_some_and(|comparing| comparing.told.is_some());
-        !was_told || self.config.serve_alone || !self.router.paths().is_empty()
+        let waits = self.doubtful && was_told && !self.config.serve_alone;
+        !waits || !self.router.paths().is_empty()
     }
 
     /// Whether every other member has said what it knows, and none knows of later decrees: one may

@@ -257,6 +257,29 @@ fn an_old_disk_waits_for_the_others_while_it_is_awake_and_hears_somebody_and_onc
     assert!(!hears(&mut host, 2, 10));
 }
 
+/// Its own disk is in no doubt: it does not wait for whoever told it something and is gone.
+#[test]
+fn a_disk_in_no_doubt_is_compared_for_a_moment_only() {
+    let mut host = Host::ready();
+    grant(&mut host, PeerId::new([2; 16]));
+    let mut host = Host::start_as(config(), host.disk);
+    let (link, peer) = (LinkId(1), PeerId::new([3; 16]));
+    let remote = "192.0.2.3:7780".parse().unwrap();
+    host.input(Input::LinkUp(LinkUp { link, peer, incarnation: 1, remote, dialled: None }));
+    let hello = Frame::Hello { vectors: Default::default(), founding: 0 };
+    let synced = (1..9).map(|pull| Frame::Synced { pull, word: Word::Disk });
+    for frame in [hello].into_iter().chain(synced) {
+        host.input(Input::Frame { link, bytes: frame.encode() });
+    }
+    assert_eq!(host.node.router.told_word(), Some(Word::Disk));
+    host.input(Input::LinkDown { link, reason: "it broke".to_owned() });
+    assert!(host.node.is_comparing());
+    for _ in 0..3 {
+        host.wait(Duration::from_secs(1));
+    }
+    assert!(!host.node.is_comparing());
+}
+
 /// The disk is a copy of one whose host had not been told all yet. Found by simulation.
 #[test]
 fn a_copy_waits_for_the_original_also_if_it_has_all_to_learn() {
