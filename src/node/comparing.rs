@@ -3,15 +3,16 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use mesh_ipam::council::{DECREE, Upheaval};
-use mesh_router::{Kind, Mutation, PeerId, Time, frame::Word, mutation};
+use mesh_ipam::council::Upheaval;
+use mesh_router::{Mutation, PeerId, Time, frame::Word, mutation};
 
 use super::Node;
 
 /// How long a host whose disk is surely the last run's waits for a peer after a start.
 const COMPARE_TRUSTED: Duration = Duration::from_secs(2);
 /// How long a host with a disk that may be an old one waits for the other peers once one has told
-/// it everything: that one may lag.
+/// it everything: that one may lag. It waits for so long even if all have answered whom it knows:
+/// one that none of them has heard of, for it joined after the image was made, may know more.
 pub(super) const COMPARE_OTHERS: Duration = Duration::from_secs(10);
 /// What counts at most as awake between two looks. Chosen: there is one each second.
 const AWAKE_MAX: Duration = Duration::from_secs(2);
@@ -124,7 +125,7 @@ impl Node {
         let Comparing { waited, told, .. } = *comparing;
         let others = || self.standing_members().len().saturating_sub(1);
         let over = if word.is_some() && self.doubtful {
-            told.is_some_and(|told| waited >= told + COMPARE_OTHERS) || self.all_have_told()
+            told.is_some_and(|told| waited >= told + COMPARE_OTHERS)
         } else if word == Some(Word::Settled) {
             true
         } else {
@@ -156,14 +157,6 @@ impl Node {
         !waits || !self.router.paths().is_empty()
     }
 
-    /// Whether every other member has said what it knows, and none knows of later decrees: one may
-    /// have removed this host.
-    fn all_have_told(&self) -> bool {
-        let decrees = self.ipam.store().seen(DECREE);
-        let more = self.router.known_by_some(Kind::Ring, DECREE, decrees + 1);
-        !more && self.all_have_greeted()
-    }
-
     /// Whether every other member has said what it knows. Others may have linked, too: somebody who
     /// was removed, or is new.
     pub(super) fn all_have_greeted(&self) -> bool {
@@ -186,11 +179,18 @@ impl Node {
 
     /// Why a host that may have an old disk does not serve yet.
     pub(super) fn comparing_words(&self) -> Option<String> {
-        self.comparing?;
+        let told = self.comparing?.told.is_some() && self.doubtful && self.hears_others();
         let mut others = self.standing_members();
         others.remove(&self.config.me);
         if others.is_empty() {
             return Some("waiting a moment for peers that this host does not know of".to_owned());
+        }
+        if told {
+            let span = COMPARE_OTHERS.as_secs();
+            return Some(format!(
+                "a peer has told this host what it knows; waiting {span} s for others, one of which \
+                 may know more, for an old disk may have been restored"
+            ));
         }
         Some(format!(
             "after a start a peer is asked first what has happened meanwhile, for an old disk may \
