@@ -188,8 +188,8 @@ impl Node {
         if told {
             let span = COMPARE_OTHERS.as_secs();
             return Some(format!(
-                "a peer has told this host what it knows; waiting {span} s for others, one of which \
-                 may know more, for an old disk may have been restored"
+                "a peer has told this host what it knows; waiting {span} s for others, one of \
+                 which may know more, for an old disk may have been restored"
             ));
         }
         Some(format!(
