@@ -29,6 +29,7 @@ pub(crate) fn note(world: &mut World, host: usize) {
     set_back.asked += if set_back.reached { now - set_back.at } else { 0 };
     if serves {
         if set_back.asked >= ASKS_FOR && goes_on_without(&world.hosts, host, set_back.known) {
+            world.counts.outdated += 1;
             world.excuse_all();
         }
         world.hosts[host].set_back = None;
