@@ -36,7 +36,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mesh_router::{
     Mutation, PeerId, Time, mutation,
-    store::{CvRDT, RunError, VersionVector},
+    store::{CvRDT, ORIGINS_MAX, RunError, VersionVector},
 };
 
 use crate::{
@@ -44,7 +44,7 @@ use crate::{
     replica::Head,
     ring::{Epoch, RingKey, RingValue},
 };
-use acceptor::Acceptor;
+use acceptor::{Acceptor, Bars};
 use branch::{Fork, Point};
 use message::{Ballot, CouncilMessage};
 use proposal::Proposal;
@@ -372,6 +372,39 @@ impl Ipam {
     /// decrees.
     pub(crate) fn barred(&self, decided: Point) -> BTreeSet<PeerId> {
         self.council.acceptor.barred(decided.max(self.epoch().decided()))
+    }
+
+    /// What somebody has to heed whom this host comes to know.
+    pub fn bars(&self) -> Bars {
+        let decided = self.position().decided();
+        let acceptor = &self.council.acceptor;
+        let peers = self.barred(decided);
+        Bars { decided, about: acceptor.about(), peers, abstains: acceptor.abstain }
+    }
+
+    /// Takes no news of those whom an elector bars that has come to know this host: that is on disk
+    /// before anything that comes later. Returns false if it knows of a decree that this host does
+    /// not know yet, which may have removed somebody.
+    pub fn heed(&mut self, bars: &Bars) -> bool {
+        if bars.decided > self.epoch().decided() || bars.peers.len() > ORIGINS_MAX {
+            return false;
+        }
+        if !bars.peers.is_empty() {
+            self.council.touch(|acceptor| {
+                acceptor.advance(bars.about);
+                if acceptor.about() == bars.about {
+                    acceptor.heeded.extend(&bars.peers);
+                }
+            });
+            self.apply_bars();
+        }
+        true
+    }
+
+    /// Whom this host has promised to bar, for whoever bars them, too.
+    pub(crate) fn promised_bars(&self) -> BTreeSet<PeerId> {
+        let decided = self.position().decided().max(self.epoch().decided());
+        self.council.acceptor.promised_bars(decided)
     }
 
     /// Whether a peer is being removed or was: it gets nothing more. A grant to it that was written

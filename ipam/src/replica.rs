@@ -77,7 +77,7 @@ impl Ipam {
         if cut {
             more.merge(self.store().announced());
         }
-        let head = codec::encode(&Head { epoch, barring: self.barred(epoch.decided()), more });
+        let head = codec::encode(&Head { epoch, barring: self.promised_bars(), more });
         let length = u32::try_from(head.len()).expect("a head is smaller than a frame");
         [&length.to_le_bytes()[..], &head, runs].concat()
     }

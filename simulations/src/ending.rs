@@ -52,6 +52,8 @@ impl World {
         }
         self.settle("after the last attaches");
         self.come_to_rest();
+        // What was written last may be on its way: who bars somebody takes news of it late.
+        self.settle("at rest");
         if self.violation.is_none()
             && let Err(violation) = self.final_checks()
         {

@@ -10,7 +10,7 @@ use std::{
 
 use mesh_ipam::{
     Promise, SpaceMessage,
-    council::{DECREE, message::CouncilMessage},
+    council::{DECREE, acceptor::Bars, message::CouncilMessage},
 };
 use mesh_router::{
     Kind, Mutation, PeerId, Time, codec,
@@ -80,8 +80,8 @@ pub(super) enum PeerMessage {
         /// Up to this write of its membership.
         counter: u64,
     },
-    /// Yes.
-    IKnowYou,
+    /// Yes; and whom it bars, of whom the receiver is to take no news either.
+    IKnowYou(Bars),
     /// The sender left, or was removed, and is back: up to where does the receiver know its ring
     /// entries?
     WhatDidIWrite,
@@ -196,7 +196,7 @@ impl Node {
                 self.keeping.promises.insert(from, promise);
             }
             Ok(PeerMessage::KnowMe { counter }) => self.get_to_know(from, counter),
-            Ok(PeerMessage::IKnowYou) => self.is_known_by(from),
+            Ok(PeerMessage::IKnowYou(bars)) => self.is_known_by(from, &bars),
             Ok(PeerMessage::WhatDidIWrite) => self.say_what_was_written(from),
             Ok(PeerMessage::YouWrote { counter }) => self.told_what_was_written(from, counter),
             Ok(PeerMessage::AreYouThere) => self.send_to_peer(from, &PeerMessage::IAmHere),

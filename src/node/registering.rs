@@ -2,15 +2,20 @@
 //!
 //! A removal waits for every member's answer, because a grant of the dead host may be known to its
 //! receiver alone ([`mesh_ipam::council`]). So no receiver may be unknown: with each majority of
-//! electors that agrees to a removal there is one that knows it, and names it.
+//! electors that agrees to a removal there is one that knows it, and names it; or one that had
+//! promised before, and tells it whom it bars.
 //!
 //! Whoever owns something may go on asking after a restart. But it takes over no leaver's blocks
 //! before a majority knows it in this run: the leaver may have been the only one that knew it. And
 //! where no majority is to be had, a host goes on all the same, after a while: nothing is to depend
 //! on somebody who is gone. What that costs is said aloud.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use mesh_ipam::council::acceptor::Bars;
 use mesh_router::{PeerId, Time};
 
 use super::{Node, peers::PeerMessage};
@@ -25,10 +30,14 @@ const ASKED_MAX: u32 = 50;
 /// How often after that: they may come back.
 const ASK_LATE: Duration = Duration::from_secs(2);
 
+/// Whether somebody has said all whom it bars.
+type Sure = bool;
+
 /// Who is known to know this host.
 #[derive(Debug, Default)]
 pub(super) struct Registration {
-    known_by: BTreeSet<PeerId>,
+    /// Of those who may have forgotten promises, and so whom they bar, it is not sure.
+    known_by: BTreeMap<PeerId, Sure>,
     ask_at: Time,
     asked: u32,
     /// The newest decree whose electors are known to know it, a majority of them.
@@ -45,7 +54,9 @@ impl Registration {
 impl Node {
     /// Whether this host may ask for space.
     pub(super) fn may_ask_for_space(&self) -> bool {
-        self.registration.may_go_on() || self.owns_something()
+        // Who lost its disk may have lost with it whom it bars.
+        let known_before = self.owns_something() && !self.ipam.abstains();
+        self.registration.may_go_on() || known_before
     }
 
     fn owns_something(&self) -> bool {
@@ -60,12 +71,16 @@ impl Node {
     /// The electors that may not know this host, if they are so many that no majority does.
     fn strangers(&self) -> BTreeSet<PeerId> {
         let electors = self.ipam.electors();
-        let knows =
-            |peer: &PeerId| *peer == self.config.me || self.registration.known_by.contains(peer);
-        let strangers: BTreeSet<PeerId> =
-            electors.iter().filter(|peer| !knows(peer)).copied().collect();
-        let majority = 2 * (electors.len() - strangers.len()) > electors.len();
-        if majority { BTreeSet::new() } else { strangers }
+        let knows = |peer: &PeerId| match self.registration.known_by.get(peer) {
+            None if *peer == self.config.me => Some(!self.ipam.abstains()),
+            sure => sure.copied(),
+        };
+        let sure = electors.iter().filter(|peer| knows(peer) == Some(true)).count();
+        // As with promises: those of who may have forgotten some count together with all others'.
+        if 2 * sure > electors.len() || electors.iter().all(|peer| knows(peer).is_some()) {
+            return BTreeSet::new();
+        }
+        electors.into_iter().filter(|peer| knows(peer) != Some(true)).collect()
     }
 
     /// Makes itself known, until a majority knows it; and to others, once they are the electors.
@@ -116,13 +131,18 @@ impl Node {
     /// A new host wants to be known: it is, once what it says of itself is on disk.
     pub(super) fn get_to_know(&mut self, peer: PeerId, counter: u64) {
         let seen = self.router.members().vector().get(&peer);
-        if counter > 0 && seen >= counter {
-            self.confirm(peer, PeerMessage::IKnowYou);
+        let knows = counter > 0 && seen >= counter && self.standing_members().contains(&peer);
+        if knows && self.router.is_settled() && !self.recalling {
+            self.confirm(peer, PeerMessage::IKnowYou(self.ipam.bars()));
         }
     }
 
-    pub(super) fn is_known_by(&mut self, peer: PeerId) {
-        self.registration.known_by.insert(peer);
+    /// An elector knows this host from now on, and bars these: whatever is decided about them waits
+    /// for this host's answer, or this host takes no news of them.
+    pub(super) fn is_known_by(&mut self, peer: PeerId, bars: &Bars) {
+        if self.ipam.heed(bars) {
+            self.registration.known_by.insert(peer, !bars.abstains);
+        }
     }
 
     /// For whom a new host waits, in words.

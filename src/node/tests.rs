@@ -467,7 +467,13 @@ fn whoever_slept_has_not_waited_for_a_majority() {
     assert!(host.node.may_take_over(), "it does not wait for ever");
     let reason = |host: &Host| host.node.status().ipam.reason.unwrap_or_default();
     assert!(reason(&host).contains("addresses may be given twice"), "{}", reason(&host));
-    host.node.is_known_by(electors[0]);
+    let mut bars = mesh_ipam::Ipam::new(electors[0]).bars();
+    bars.abstains = true;
+    host.node.is_known_by(electors[0], &bars);
+    host.wait(Duration::from_secs(2));
+    assert_ne!(reason(&host), "", "one of the two may have forgotten whom it bars");
+    bars.abstains = false;
+    host.node.is_known_by(electors[0], &bars);
     host.wait(Duration::from_secs(2));
     assert_eq!(reason(&host), "", "two of the three know it");
     assert!(host.node.may_take_over());

@@ -11,6 +11,20 @@ use super::{
     message::Ballot,
 };
 
+/// What somebody has to heed whom an elector has not known so far: a removal may be on its way that
+/// does not wait for its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bars {
+    /// The newest decree that the elector knows.
+    pub(super) decided: Point,
+    /// The decree that the bars are about.
+    pub(super) about: Point,
+    /// Whom it bars.
+    pub(super) peers: BTreeSet<PeerId>,
+    /// It may have forgotten promises, and with them other bars.
+    pub abstains: bool,
+}
+
 /// The acceptor of one instance of Paxos, the newest that this host took part in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceptor {
@@ -24,6 +38,9 @@ pub struct Acceptor {
     /// Who is barred, and in which ballots that was promised: as long as one of them may lead to a
     /// decree.
     pub(super) bars: BTreeMap<PeerId, BTreeSet<Ballot>>,
+    /// Who else is barred: the electors said so when they came to know this host, which they did
+    /// not know when they promised.
+    pub(super) heeded: BTreeSet<PeerId>,
     /// Promises were lost with a disk.
     pub(super) abstain: bool,
     /// A removal that is known of, also while the ring is told anew.
@@ -57,6 +74,12 @@ impl Acceptor {
 
     /// Who is barred, if the mesh has decided as many decrees as this.
     pub(super) fn barred(&self, decided: Point) -> BTreeSet<PeerId> {
+        let open = self.about() > decided;
+        self.bars.keys().chain(&self.heeded).filter(|_| open).copied().collect()
+    }
+
+    /// Who of these is barred by a promise, with which this host has said what it had heard.
+    pub(super) fn promised_bars(&self, decided: Point) -> BTreeSet<PeerId> {
         let open = self.about() > decided;
         self.bars.keys().filter(|_| open).copied().collect()
     }

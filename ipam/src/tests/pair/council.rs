@@ -1,5 +1,7 @@
 //! What hosts decide together, and space meanwhile.
 
+use mesh_router::Replica;
+
 use super::*;
 
 #[test]
@@ -27,6 +29,56 @@ fn who_is_barred_for_two_attempts_stays_so_when_one_is_given_up() {
     assert!(net.hosts[1].is_fenced(dead));
     net.tell_council(1, 1, Body::GivenUp);
     assert!(!net.hosts[1].is_fenced(dead));
+}
+
+/// Whether a host took all that another told it.
+fn told(net: &mut Net, from: usize, to: usize) -> bool {
+    net.persist(from);
+    let since = Cursor::at(net.hosts[to].store().vector().clone());
+    let delta = net.hosts[from].delta(&since, &|_| true, usize::MAX);
+    delta.bytes.is_empty() || net.hosts[to].apply(&delta.bytes).unwrap()
+}
+
+/// Found by reading: who joined when the others had promised took a grant of the host that they
+/// removed, and nobody knew of that.
+#[test]
+fn a_newcomer_takes_no_news_of_whom_an_elector_bars_and_passes_none_on() {
+    for early in [false, true] {
+        let mut net = Net::settled(4);
+        let [dead, newcomer] = [2, 3].map(|host| net.hosts[host].me());
+        let given = net.hosts[2].owned_blocks()[0];
+        let remove = Body::Prepare { founders: 0, removing: [dead].into() };
+        net.tell_council(1, 1, remove.clone());
+        net.hosts[2].write_grant(given, newcomer);
+        net.hosts[2].refresh();
+        if early {
+            assert!(told(&mut net, 2, 3), "it is in no hurry to be known");
+        }
+        let bars = net.hosts[1].bars();
+        assert!(net.hosts[3].heed(&bars) && net.hosts[3].is_fenced(dead));
+        assert_eq!(told(&mut net, 2, 3), early, "what is new is not taken");
+        assert_eq!(net.hosts[3].owner(given.first()) == Owner::Peer(newcomer), early);
+        if early {
+            assert!(!told(&mut net, 3, 1), "it has not promised, nor said what it has heard");
+            net.tell_council(3, 1, remove);
+            assert!(told(&mut net, 3, 1), "now it has");
+        }
+    }
+}
+
+/// It may be a removal.
+#[test]
+fn an_elector_that_knows_a_later_decree_does_not_count_before_that_is_heard_of() {
+    let mut net = Net::settled(3);
+    let dead = net.hosts[1].me();
+    let wish = net.hosts[0].wish_removal(&[dead].into(), Some(net.now));
+    net.away = [dead].into();
+    net.drive_council(0);
+    assert_eq!(net.hosts[0].is_granted(wish), Some(true));
+    let bars = net.hosts[0].bars();
+    assert!(!net.hosts[2].heed(&bars));
+    net.gossip();
+    assert!(net.hosts[2].heed(&bars));
 }
 
 #[test]
