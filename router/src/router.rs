@@ -139,6 +139,8 @@ pub struct Router {
     settled: bool,
     /// Whether it tells all that it knows although it is not settled: its disk may only be old.
     tells: bool,
+    /// Whether it asks what has happened while it was down: others may not rely on its word.
+    asks: bool,
     /// What the best word is worth of those that have told everything since that was asked for.
     synced: Option<Word>,
     /// Whether this host was settled by one that was not.
@@ -187,6 +189,7 @@ impl Router {
             told_by: BTreeSet::new(),
             settled: false,
             tells: false,
+            asks: false,
             synced: Some(Word::Settled),
             hearsay: false,
             reach_at: None,

@@ -146,6 +146,7 @@ impl Node {
             self.end_recall();
         } else if over && !self.recalling {
             self.comparing = None;
+            self.router.stop_asking();
             self.write_doubt(false);
         }
     }

@@ -55,6 +55,7 @@ impl Node {
             // Unless the disk was there, and nobody knew anything that was not on it.
             let wrote = wrote && (self.comparing.is_none() || self.was_recalled());
             if wrote && self.comparing.take().is_some() {
+                self.router.stop_asking();
                 self.notice(
                     true,
                     "an old disk was restored: peers told what was missing".to_owned(),

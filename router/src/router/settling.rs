@@ -32,6 +32,12 @@ impl Router {
     /// Asks the first peer that is linked for everything, though this host may write meanwhile.
     pub fn ask_for_all(&mut self) {
         self.synced = None;
+        self.asks = true;
+    }
+
+    /// What was asked for has been told, or nobody told it in time.
+    pub fn stop_asking(&mut self) {
+        self.asks = false;
     }
 
     /// Whether a peer has told everything since [`Router::ask_for_all`], and what its word is
@@ -42,10 +48,10 @@ impl Router {
 
     /// What this host's own word is worth.
     pub(super) fn word(&self) -> Word {
-        match self.settled {
-            _ if self.hearsay => Word::Hearsay,
-            true => Word::Settled,
-            false => Word::Disk,
+        match (self.hearsay, self.settled && !self.asks) {
+            (true, _) => Word::Hearsay,
+            (false, true) => Word::Settled,
+            (false, false) => Word::Disk,
         }
     }
 
@@ -62,6 +68,7 @@ impl Router {
     /// What the peers told is not all: goes on being told.
     pub fn unsettle(&mut self) {
         self.settled = false;
+        self.asks = false;
         self.pulling = None;
         self.passed_over.clear();
         self.told_by.clear();

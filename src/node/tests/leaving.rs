@@ -280,6 +280,38 @@ fn a_disk_in_no_doubt_is_compared_for_a_moment_only() {
     assert!(!host.node.is_comparing());
 }
 
+/// Two hosts that were removed while their meshd was stopped, and start together, have no reason to
+/// believe each other. Found by reading.
+#[test]
+fn who_asks_what_has_happened_says_that_it_may_not_know_it() {
+    let mut host = Host::ready();
+    grant(&mut host, PeerId::new([2; 16]));
+    let mut host = Host::start_as(config(), host.disk);
+    let words = |host: &mut Host, number: u64| {
+        let (link, peer) = (LinkId(number), PeerId::new([3; 16]));
+        let remote = "192.0.2.3:7780".parse().unwrap();
+        host.input(Input::LinkUp(LinkUp { link, peer, incarnation: 1, remote, dialled: None }));
+        let hello = Frame::Hello { vectors: Default::default(), founding: 0 };
+        let want = Frame::Want { vectors: Default::default(), pull: 7 };
+        host.sent.clear();
+        for frame in [hello, want] {
+            host.input(Input::Frame { link, bytes: frame.encode() });
+            host.wait(Duration::from_millis(10));
+        }
+        let frames = host.sent.iter().map(|bytes| Frame::decode(bytes).unwrap());
+        let word = |frame| match frame {
+            Frame::Synced { word, .. } => Some(word),
+            _ => None,
+        };
+        frames.filter_map(word).collect::<Vec<_>>()
+    };
+    assert!(host.node.is_comparing());
+    assert_eq!(words(&mut host, 1), [Word::Disk]);
+    host.wait(Duration::from_secs(3));
+    assert!(!host.node.is_comparing());
+    assert_eq!(words(&mut host, 2), [Word::Settled]);
+}
+
 /// The disk is a copy of one whose host had not been told all yet. Found by simulation.
 #[test]
 fn a_copy_waits_for_the_original_also_if_it_has_all_to_learn() {
