@@ -81,6 +81,7 @@ impl Node {
     fn recall_again(&mut self, why: String) {
         self.desk.told_anew = Some((self.now, why.clone()));
         self.remembers = false;
+        self.leave_later();
         self.registration = super::registering::Registration::default();
         self.comparing = None;
         self.recall_reason = Some(why);

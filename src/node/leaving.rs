@@ -6,7 +6,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use mesh_ipam::council::{DECREE, WishId, acceptor::Acceptor};
+use mesh_ipam::{
+    GiveError,
+    council::{DECREE, WishId, acceptor::Acceptor},
+};
 use mesh_router::{MeshId, Mutation, PeerId, Router, Time, member::Info, mutation};
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +39,8 @@ pub(super) struct Leaving {
     confirmed: BTreeSet<PeerId>,
     /// Of those that own nothing, who may take blocks over.
     willing: BTreeSet<PeerId>,
+    /// Why blocks could not be given away.
+    refused: Option<GiveError>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +104,7 @@ impl Node {
             heirs: BTreeSet::new(),
             confirmed: BTreeSet::new(),
             willing: BTreeSet::new(),
+            refused: None,
         });
         let holders: Vec<_> = self.slots.keys().cloned().collect();
         for holder in holders.iter().filter(|holder| **holder != gateway_holder()) {
@@ -130,9 +136,12 @@ impl Node {
                 self.ipam.withdraw(wish);
                 self.part();
             }
-            LeavingStage::Parting { ask_at } if ask_at <= self.now => self.hand_over(),
+            LeavingStage::Parting { ask_at } if ask_at <= self.now => {
+                self.ipam.begin_leaving();
+                self.hand_over();
+            }
             LeavingStage::Handing { heir, counter, ask_at } if ask_at <= self.now => {
-                self.ask_to_confirm(heir, counter);
+                self.ask_to_confirm(self.heir_after(heir), counter);
                 self.go_on_handing();
             }
             _ => {}
@@ -140,14 +149,10 @@ impl Node {
         let Some(leaving) = &self.leaving else { return };
         if leaving.until <= self.now {
             let id = leaving.id;
-            let text = match leaving.stage {
-                _ if !settled => self.unsettled_words(),
-                LeavingStage::Handing { heir, .. } => self.unconfirmed_words(heir),
-                LeavingStage::Parting { .. } | LeavingStage::Clearing { done: true } => {
-                    "no peer could be reached that may take our blocks over".to_owned()
-                }
-                _ => "the kernel has not removed the containers' links in time".to_owned(),
-            };
+            let text = self.late_words(leaving);
+            if let LeavingStage::Resigning { wish, .. } = leaving.stage {
+                self.ipam.withdraw(wish);
+            }
             self.leaving = None;
             self.ipam.stay();
             // At once: it may be told to leave again before anything else happens, and whoever has
@@ -162,6 +167,24 @@ impl Node {
                  another, or stop meshd and remove its state directory"
             };
             self.reply(id, Err(Refusal::new(Code::Timeout, text, hint)));
+        }
+    }
+
+    /// Why it could not leave in time.
+    fn late_words(&self, leaving: &Leaving) -> String {
+        match leaving.stage {
+            _ if !self.router.is_settled() => self.unsettled_words(),
+            LeavingStage::Handing { heir, .. } => self.unconfirmed_words(heir),
+            LeavingStage::Parting { .. } => leaving.refused.as_ref().map_or_else(
+                || "no peer could be reached that may take our blocks over".to_owned(),
+                |error| format!("our blocks cannot be handed over: {error}"),
+            ),
+            LeavingStage::Resigning { .. } => {
+                "the electors have not agreed yet that this host votes no more".to_owned()
+            }
+            LeavingStage::Emptying | LeavingStage::Clearing { .. } => {
+                "the kernel has not removed the containers' links in time".to_owned()
+            }
         }
     }
 
@@ -204,8 +227,7 @@ impl Node {
         if let Some(leaving) = &mut self.leaving {
             leaving.stage = LeavingStage::Parting { ask_at: self.now };
         }
-        self.ipam.begin_leaving();
-        self.hand_over();
+        self.progress_leaving();
     }
 
     fn has_resigned(&self) -> bool {
@@ -219,16 +241,12 @@ impl Node {
         let Some(leaving) = &mut self.leaving else { return };
         leaving.stage = LeavingStage::Parting { ask_at: self.now + ASK_EVERY };
         let willing = leaving.willing.clone();
-        let present = self.standing_members();
-        let paths = self.router.paths().keys().copied();
-        let fits = |peer: &PeerId| present.contains(peer) && !self.ipam.is_fenced(*peer);
-        let (owners, others): (Vec<PeerId>, Vec<PeerId>) =
-            paths.filter(fits).partition(|peer| self.ipam.owns_anything(*peer));
+        let (owners, others) = self.possible_heirs();
         let known = others.iter().find(|peer| willing.contains(peer));
         match owners.first().or(known).copied() {
             Some(heir) => self.give_to(heir),
             // Waits: others own or know something of ours and cannot be reached now.
-            None if present.len() > 1 => {
+            None if self.standing_members().len() > 1 => {
                 for peer in others {
                     self.send_to_peer(peer, &PeerMessage::WouldTakeOver);
                 }
@@ -237,9 +255,43 @@ impl Node {
         }
     }
 
+    /// Peers that can be reached and stay, those that own something first.
+    fn possible_heirs(&self) -> (Vec<PeerId>, Vec<PeerId>) {
+        let present = self.standing_members();
+        let fits = |peer: &PeerId| present.contains(peer) && !self.ipam.is_fenced(*peer);
+        let paths = self.router.paths().keys().copied();
+        paths.filter(fits).partition(|peer| self.ipam.owns_anything(*peer))
+    }
+
+    /// Who is asked whether it has on disk what this heir was given: the heir, or another, should
+    /// it have left itself, or died.
+    fn heir_after(&self, heir: PeerId) -> PeerId {
+        let (owners, others) = self.possible_heirs();
+        let mut possible = owners.into_iter().chain(others);
+        if possible.clone().any(|peer| peer == heir) {
+            return heir;
+        }
+        possible.next().unwrap_or(heir)
+    }
+
+    /// This host is told the ring anew: what it owns, and to whom it may give that, is seen then.
+    pub(super) fn leave_later(&mut self) {
+        // Whom it had asked for space is forgotten with the ring.
+        self.resumed = true;
+        if let Some(leaving) = &mut self.leaving {
+            leaving.willing.clear();
+            leaving.confirmed.clear();
+            if let LeavingStage::Handing { .. } | LeavingStage::Parting { .. } = leaving.stage {
+                leaving.stage = LeavingStage::Parting { ask_at: self.now };
+            }
+        }
+    }
+
     /// A peer that owns nothing may take blocks over.
     pub(super) fn may_be_heir(&mut self, peer: PeerId) {
-        let Some(leaving) = &mut self.leaving else { return };
+        let Some(leaving) = self.leaving.as_mut().filter(|_| self.router.is_settled()) else {
+            return;
+        };
         leaving.willing.insert(peer);
         if matches!(leaving.stage, LeavingStage::Parting { .. }) {
             self.hand_over();
@@ -249,6 +301,9 @@ impl Node {
     fn give_to(&mut self, heir: PeerId) {
         if let Err(error) = self.ipam.give_all(heir) {
             self.notice(true, format!("cannot hand over: {error}"));
+            if let Some(leaving) = &mut self.leaving {
+                leaving.refused = Some(error);
+            }
             return;
         }
         let info = mesh_router::member::info(self.router.members(), self.config.me);
@@ -260,7 +315,6 @@ impl Node {
         }
         let counter = self.ipam.store().own_counter();
         if let Some(leaving) = &mut self.leaving {
-            leaving.heirs.insert(heir);
             leaving.confirmed.clear();
         }
         self.ask_to_confirm(heir, counter);
@@ -269,6 +323,7 @@ impl Node {
     fn ask_to_confirm(&mut self, heir: PeerId, counter: u64) {
         if let Some(leaving) = &mut self.leaving {
             let ask_at = self.now + ASK_EVERY;
+            leaving.heirs.insert(heir);
             leaving.stage = LeavingStage::Handing { heir, counter, ask_at };
         }
         // That it has left it says there, too, which is all there is if it owned nothing.
@@ -309,7 +364,9 @@ impl Node {
 
     /// A peer has our grants, and that we left, on disk, and knows of nothing else that is ours.
     pub(super) fn taken_over(&mut self, from: PeerId, taken: u64) {
-        let Some(leaving) = &mut self.leaving else { return };
+        let Some(leaving) = self.leaving.as_mut().filter(|_| self.router.is_settled()) else {
+            return;
+        };
         if let LeavingStage::Handing { counter, .. } = leaving.stage
             && taken >= counter
         {

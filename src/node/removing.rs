@@ -193,8 +193,8 @@ impl Node {
         Refusal::new(Code::Conflict, text, hint)
     }
 
-    /// Removes, unasked, who was away for longer than the lease, and who was removed and owns
-    /// something all the same. The reachable elector with the smallest id does.
+    /// Removes, unasked, who was away for longer than the lease, and who was removed or has left
+    /// and owns something all the same. The reachable elector with the smallest id does.
     pub(super) fn remove_gone(&mut self, electors: &BTreeSet<PeerId>) {
         let (expired, left_over) = (self.expired(), self.left_over());
         let gone: BTreeSet<PeerId> = expired.union(&left_over).copied().collect();
@@ -217,8 +217,7 @@ impl Node {
         }
         if !left_over.is_empty() {
             let names = self.names(&left_over);
-            let text =
-                format!("{names} was removed and owns blocks all the same: taking them back");
+            let text = format!("{names} is gone and owns blocks all the same: taking them back");
             self.notice(true, text);
         }
         self.desk.unasked = Some((self.ipam.wish_removal(&gone, None), gone));
@@ -234,11 +233,15 @@ impl Node {
         Some(self.undecided(&what, &waits).message)
     }
 
-    /// Peers that were removed, are not back, and own something: a grant to them that was not known
-    /// where they were removed by force, or more than fitted into one decree. Once that has been so
-    /// for a while: the ring may be on its way.
+    /// Peers that were removed, or have left, are not back, and own something: a grant to them that
+    /// was not known where they were removed by force, or by those who confirmed that they had
+    /// nothing; what a decree gave them after they had left; or more than fitted into one decree.
+    /// Once that has been so for a while: the ring may be on its way.
     fn left_over(&mut self) -> BTreeSet<PeerId> {
+        let members = self.router.members();
+        let has_left = |peer: &PeerId| member::info(members, *peer).is_some_and(|info| info.left);
         let mut left_over = self.ipam.removed();
+        left_over.extend(self.ipam.owners().filter(has_left));
         left_over
             .retain(|peer| self.ipam.owns_anything(*peer) && !self.desk.reachable.contains(peer));
         if left_over.is_empty() {

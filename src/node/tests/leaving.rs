@@ -65,6 +65,71 @@ fn who_could_not_leave_says_so_before_it_is_told_to_leave_again() {
     assert!(refused.message.contains("has not confirmed our blocks"), "{refused:?}");
 }
 
+/// Links a peer that has nothing to say.
+fn link_up(host: &mut Host, number: u64, peer: PeerId) {
+    let (link, remote) = (LinkId(number), "192.0.2.5:7780".parse().unwrap());
+    host.input(Input::LinkUp(LinkUp { link, peer, incarnation: 1, remote, dialled: None }));
+    let hello = Frame::Hello { vectors: Default::default(), founding: 0 };
+    host.input(Input::Frame { link, bytes: hello.encode() });
+}
+
+/// Five seconds in which these links say something.
+fn go_on(host: &mut Host, links: &[u64]) {
+    for _ in 0..10 {
+        for link in links {
+            let bytes = Frame::Heartbeat { digest: Digest::default() }.encode();
+            host.input(Input::Frame { link: LinkId(*link), bytes });
+        }
+        host.persist();
+        host.wire();
+        host.wait(Duration::from_millis(500));
+    }
+}
+
+/// Two hosts are switched off at once, and each may be the other's heir. Found by reading.
+#[test]
+fn who_leaves_has_another_confirm_if_its_heir_is_gone() {
+    let [heir, other] = [2, 3].map(|n| PeerId::new([n; 16]));
+    let mut host = Host::ready();
+    for (number, peer) in [(1, heir), (2, other)] {
+        grant(&mut host, peer);
+        link_up(&mut host, number, peer);
+    }
+    let asked = host.ask(Request::Leave);
+    go_on(&mut host, &[1, 2]);
+    let info = member::info(host.node.router.members(), host.node.config.me);
+    assert!(info.unwrap().left);
+    let counter = host.node.ipam.store().own_counter();
+    let confirms = codec::encode(&PeerMessage::TakenOver { counter });
+    host.node.on_peer_message(other, &confirms);
+    host.wait(Duration::from_millis(500));
+    assert!(host.node.is_leaving(), "the heir may not have the blocks yet");
+    host.node.router.unsettle();
+    host.node.on_peer_message(heir, &confirms);
+    assert!(host.node.is_leaving(), "it is being told the ring anew");
+    host.node.router.settle(host.now);
+    host.input(Input::LinkDown { link: LinkId(1), reason: "it left".to_owned() });
+    go_on(&mut host, &[2]);
+    assert!(matches!(host.replies[&asked], Ok(Reply::Done)), "{:?}", host.replies[&asked]);
+}
+
+/// It used to write, which it must not, and panicked. Found by reading.
+#[test]
+fn who_is_told_the_ring_anew_while_it_leaves_gives_nothing_away_meanwhile() {
+    let mut host = Host::ready();
+    let peer = PeerId::new([2; 16]);
+    link_up(&mut host, 1, peer);
+    let info = Info { name: "h2".into(), endpoints: vec![], incarnation: 1, left: false };
+    let members = host.node.router.members_mut();
+    members.write(member::MemberKey::Info(peer), member::MemberValue::Info(info));
+    host.ask(Request::Leave);
+    go_on(&mut host, &[1]);
+    let indeed = codec::encode(&PeerMessage::WouldIndeed);
+    host.node.start_over(mesh_ipam::council::Upheaval::Forgotten);
+    host.node.on_peer_message(peer, &indeed);
+    assert!(host.node.is_leaving() && !host.node.router.is_settled());
+}
+
 /// Whoever is asked first may never have heard of the heir, nor of the leave.
 #[test]
 fn whoever_left_waits_for_its_heirs_too() {
