@@ -248,9 +248,9 @@ impl Draft {
     }
 }
 
-/// A range in equal blocks, as many as the next power of two above the owners, dealt in turn; the
-/// last owner's neighbours get what is over. As few blocks as that needs. Where there are more
-/// owners than addresses, some get none.
+/// A range in equal blocks, as many as there are owners or the next power of two. Each owner gets
+/// one or two that lie side by side; two halves of one block are one. Where there are more owners
+/// than addresses, some get none.
 fn shares(range: Block, owners: &[PeerId]) -> Vec<(Block, PeerId)> {
     let mut parts = vec![range];
     while parts.len() < owners.len() && (parts.len() as u128) < range.size() {
