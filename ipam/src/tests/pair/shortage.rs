@@ -100,6 +100,35 @@ fn who_comes_later_has_everybody_asked_again_for_a_second_at_most() {
     assert!(!net.hosts[1].asks_again(&[range], since, later), "it has been long enough");
 }
 
+/// The owner of what lies around a block has the rest of a part that begins with that block.
+#[test]
+fn who_owns_what_is_around_the_beginning_of_a_part_is_asked_for_the_rest() {
+    let mut net = Net::new(2, &["10.32.0.0/24"]);
+    // It has enough elsewhere not to ask for any of the range.
+    for own in ["10.32.0.224/28", "10.32.0.64/27"] {
+        net.hosts[0].write_grant(block(own), peer(2));
+    }
+    net.hosts[0].refresh();
+    net.settle();
+    let part = block("10.32.0.224/27");
+    assert_eq!(net.hosts[1].free_in(&part), 16, "this part begins with its block");
+    let mut given = 0;
+    for name in 0..100 {
+        match net.any(1, name, "10.32.0.224/27") {
+            Ok(()) => given += 1,
+            Err(AllocateError::NoSpace { .. }) => {}
+            Err(error) => {
+                assert_eq!(error, AllocateError::Exhausted(vec![part]));
+                break;
+            }
+        }
+        net.settle();
+        net.now = net.now + Duration::from_millis(500);
+        net.check();
+    }
+    assert_eq!(given, 31, "all but the last");
+}
+
 /// Whoever owns most may have nothing left: it is not asked first again and again.
 #[test]
 fn who_has_most_free_is_asked_first() {
