@@ -110,7 +110,7 @@ impl Ipam {
     ) -> Result<IpAddr, AllocateError> {
         match wanted {
             Wanted::Any(part) => self.allocate_any(holder, part, now),
-            Wanted::Exact(address) => self.allocate_exact(holder, address),
+            Wanted::Exact(address) => self.allocate_exact(holder, address, now),
         }
     }
 
@@ -167,9 +167,9 @@ impl Ipam {
         };
         let address = family.address(number);
         self.held.insert(holder, address);
-        self.keep_supplied(&range);
+        self.keep_supplied(&range, now);
         if part != range {
-            self.keep_supplied(&part);
+            self.keep_supplied(&part, now);
         }
         Ok(address)
     }
@@ -230,6 +230,7 @@ impl Ipam {
         &mut self,
         holder: &Holder,
         address: IpAddr,
+        now: Time,
     ) -> Result<IpAddr, AllocateError> {
         let Some(range) = self.range_of(address) else {
             return Err(AllocateError::Outside(Block::single(address)));
@@ -259,7 +260,7 @@ impl Ipam {
         assert!(taken, "{address} is owned, not held and not free");
         self.held.insert(holder, address);
         self.space.forget(address);
-        self.keep_supplied(&range);
+        self.keep_supplied(&range, now);
         Ok(address)
     }
 

@@ -149,10 +149,8 @@ impl Ipam {
 
     /// Asks for a chunk of a range, whatever the level is: a holder waits.
     pub(crate) fn want(&mut self, range: Block, now: Time) {
-        let known = self.pools.contains_key(&range)
-            || self.space.asks.contains_key(&Wanted::Any(range))
-            || self.space.asks.len() < ASKS_MAX;
-        if self.leaving || self.pool_of(&range).is_none() || !known {
+        let may = self.may_ask(&range, ASKS_MAX);
+        if self.leaving || self.pool_of(&range).is_none() || !may {
             return;
         }
         let ask = self.space.asks.entry(Wanted::Any(range)).or_default();
@@ -167,6 +165,14 @@ impl Ipam {
                 ask.due = Time::ZERO;
             }
         }
+    }
+
+    /// Whether a range or a part of one may be asked for: new parts only while fewer than so many
+    /// requests are under way.
+    fn may_ask(&self, range: &Block, below: usize) -> bool {
+        self.pools.contains_key(range)
+            || self.space.asks.contains_key(&Wanted::Any(*range))
+            || self.space.asks.len() < below
     }
 
     /// Asks an address's owner for it. An earlier refusal is forgotten. Returns false when as many
@@ -379,11 +385,13 @@ impl Ipam {
         }
     }
 
-    /// Asks for more when the level is low, ahead of need.
-    pub(crate) fn keep_supplied(&mut self, range: &Block) {
+    /// Asks for more when the level is low, ahead of need. A holder wanted some then; zero for
+    /// nobody. Parts leave half of the requests to those in need.
+    pub(crate) fn keep_supplied(&mut self, range: &Block, touched: Time) {
         let low = self.ready_in(range) < self.low_water(range);
-        if low && !self.leaving && self.has_others(range) {
-            self.space.asks.entry(Wanted::Any(*range)).or_default();
+        if low && !self.leaving && self.may_ask(range, ASKS_MAX / 2) && self.has_others(range) {
+            let ask = self.space.asks.entry(Wanted::Any(*range)).or_default();
+            ask.touched = ask.touched.max(touched);
         }
     }
 
@@ -403,7 +411,7 @@ impl Ipam {
                 continue;
             };
             if whole == *range {
-                self.keep_supplied(range);
+                self.keep_supplied(range, Time::ZERO);
             }
             let pool = &self.pools[&whole];
             let Some(ask) = self.space.asks.get_mut(&Wanted::Any(*range)) else { continue };

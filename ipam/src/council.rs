@@ -386,7 +386,9 @@ impl Ipam {
     /// before anything that comes later. Returns false if it knows of a decree that this host does
     /// not know yet, which may have removed somebody.
     pub fn heed(&mut self, bars: &Bars) -> bool {
-        if bars.decided > self.epoch().decided() || bars.peers.len() > ORIGINS_MAX {
+        let heeded = bars.peers.union(&self.council.acceptor.heeded).count();
+        let later = bars.decided > self.epoch().decided();
+        if later || heeded > ORIGINS_MAX || bars.peers.contains(&DECREE) {
             return false;
         }
         if !bars.peers.is_empty() {

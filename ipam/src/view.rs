@@ -133,6 +133,13 @@ impl View {
         pieces.count()
     }
 
+    /// The pieces of a block that lie in ranges: to whom each goes, and its size. Some peers have
+    /// several. It looks only at what lies in the block.
+    pub(crate) fn pieces(&self, block: &Block) -> impl Iterator<Item = (PeerId, u128)> {
+        let pieces = self.segments.inside(block);
+        pieces.filter_map(|(first, last, tag)| Some((tag.owner.route()?, last - first + 1)))
+    }
+
     /// How many addresses of a range a peer owns.
     pub(crate) fn owned(&self, range: &Block, peer: PeerId) -> u128 {
         self.space.get(range).and_then(|owners| owners.get(&peer)).copied().unwrap_or(0)

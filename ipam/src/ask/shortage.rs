@@ -129,16 +129,13 @@ impl Ipam {
         self.range_around(part).is_some_and(|range| self.view.unknown.contains_key(&range))
     }
 
-    /// Who owns how much of a range; of a part of one roughly: it only says who is asked first.
+    /// Who owns how much of a range, or of a part of one.
     pub(super) fn owners_in(&self, part: &Block) -> BTreeMap<PeerId, u128> {
         if let Some(owners) = self.view.space.get(part) {
             return owners.clone();
         }
         let mut owners = BTreeMap::new();
-        let around = self.owner(part.first()).route();
-        let inside = self.view.routes.iter().filter(|(block, _)| part.covers(block));
-        let inside = inside.map(|(block, peer)| (*peer, block.size()));
-        for (peer, size) in around.map(|peer| (peer, 1)).into_iter().chain(inside) {
+        for (peer, size) in self.view.pieces(part) {
             *owners.entry(peer).or_default() += size;
         }
         owners

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_router::{
-    PeerId, Register, codec,
-    store::{Others, Run},
+    PeerId, Register,
+    codec::{self, FRAME_BYTES_MAX},
+    store::{COUNTER_MAX, Others, Run},
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ pub const DECREE: PeerId = PeerId::new([0; 16]);
 /// Writes of one decree. Chosen: about 300 KiB, a third of a frame. A host with more fragments is
 /// removed in several.
 const WRITES_MAX: usize = 8192;
+/// The longest decree. Chosen: more than so many writes need, and who has accepted it has as much
+/// room again in a row or a frame for what else it has promised.
+const BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
 /// Removed hosts that are remembered. Chosen: years of machines that die, and 10 KiB.
 const REMOVALS_MAX: usize = 256;
 
@@ -36,17 +40,18 @@ pub struct Decree {
 }
 
 impl Decree {
-    /// The counter of its last write.
+    /// The counter of its last write. What a peer says may be any number.
     pub fn upto(&self) -> u64 {
-        self.base + self.writes.len() as u64
+        self.base.saturating_add(self.writes.len() as u64)
     }
 
-    /// Whether it can be carried out at all.
+    /// Whether it can be carried out at all, and kept until then.
     pub(super) fn is_sound(&self) -> bool {
         !self.writes.is_empty()
             && self.writes.len() <= 2 * WRITES_MAX
             && self.after <= self.base
-            && self.upto() <= mesh_router::store::COUNTER_MAX
+            && self.upto() <= COUNTER_MAX
+            && codec::encoded_len(self) <= BYTES_MAX
             && self
                 .writes
                 .iter()
@@ -290,6 +295,7 @@ mod tests {
     use super::*;
     use crate::{
         council::Upheaval,
+        ring::EPOCH_MAX,
         space::{SpaceMessage, SpaceRequest},
     };
 
@@ -316,6 +322,18 @@ mod tests {
         let owners: Vec<PeerId> = (1..=9).map(peer).collect();
         let smallest = shares("10.32.0.0/29".parse().unwrap(), &owners);
         assert_eq!(smallest.len(), 8, "one owner has none: {smallest:?}");
+    }
+
+    #[test]
+    fn the_longest_decree_that_a_host_drafts_can_be_accepted() {
+        let key = |n| RingKey::Block(Block::at(Family::V6, n << 64, 64));
+        let value = RingValue::Owned { owner: peer(0xff), epoch: EPOCH_MAX };
+        let mut writes: Vec<_> = (0..WRITES_MAX as u128).map(|n| (key(n), value)).collect();
+        let seats = (0..=255).map(|n| RingKey::Elector(peer(n)));
+        writes
+            .extend(seats.map(|key| (key, RingValue::Elector { seated: true, epoch: EPOCH_MAX })));
+        let base = COUNTER_MAX - writes.len() as u64;
+        assert!(Decree { after: base, base, writes }.is_sound());
     }
 
     /// Brings a host up to date with another.

@@ -5,12 +5,15 @@ use std::{
     time::Duration,
 };
 
-use mesh_router::{Mutation, PeerId, Time, mutation, store::VersionVector};
+use mesh_router::{
+    Mutation, PeerId, Time, mutation,
+    store::{ORIGINS_MAX, VersionVector},
+};
 
 use super::{
     Council, Surroundings,
     branch::Point,
-    decree::{Change, Decree},
+    decree::{Change, DECREE, Decree},
     message::{Ballot, Body, CouncilMessage},
 };
 use crate::ipam::Ipam;
@@ -25,6 +28,9 @@ const PAUSE: Duration = Duration::from_millis(150);
 const ABSTENTION: Duration = Duration::from_secs(30);
 /// How long all founders are waited for before a majority goes on without the others.
 const GENESIS_PATIENCE: Duration = Duration::from_secs(1);
+/// Hosts that are barred, each counted once for each attempt that asked for it. Chosen: all that
+/// can be, in one attempt; what was promised then still fits into a row on disk.
+const BARS_MAX: usize = ORIGINS_MAX;
 /// Overtaken attempts beyond which the pause does not grow.
 const PAUSES_MAX: u32 = 8;
 
@@ -258,13 +264,17 @@ impl Ipam {
         if epoch == 1 && founders != ours {
             return self.council.say(from, answer(Body::Differs { founders: ours }));
         }
-        // Who is to be removed does not agree to it, nor hinder it.
-        if ballot.proposer != from || removing.contains(&self.me()) {
+        // Who is to be removed does not agree to it, nor hinder it. Nobody removes the decrees.
+        let sound = ballot.proposer == from && !removing.contains(&DECREE);
+        if !sound || removing.contains(&self.me()) {
             return;
         }
         self.council.touch(|acceptor| acceptor.advance(about));
         if let Some(by) = self.council.acceptor.promised.filter(|promised| *promised > ballot) {
             return self.council.say(from, answer(Body::Overtaken { by }));
+        }
+        if !self.council.may_bar(removing, ballot) {
+            return;
         }
         self.council.touch(|acceptor| {
             acceptor.promised = Some(ballot);
@@ -310,6 +320,8 @@ impl Ipam {
             return;
         }
         match (body, &mut proposal.stage) {
+            // It would be proposed for ever: nobody accepts it.
+            (Body::Promise { accepted: Some((_, decree)), .. }, _) if !decree.is_sound() => {}
             (Body::Promise { accepted, seen, members, abstains }, Stage::Preparing(promises)) => {
                 promises.insert(from, Promise { accepted, seen, members, abstains });
                 self.check_promises(around);
@@ -419,6 +431,16 @@ impl Council {
     /// Whether a decree is needed for this host's vote to count again.
     pub(super) fn abstains_in_vain(&self) -> bool {
         self.acceptor.abstain && self.abstains_past.is_some()
+    }
+
+    /// Whether there is room to promise to bar these. Any decree makes room, and none is hindered
+    /// that bars nobody.
+    fn may_bar(&self, removing: &BTreeSet<PeerId>, ballot: Ballot) -> bool {
+        let bars = &self.acceptor.bars;
+        let promised = |peer: &&PeerId| bars.get(peer).is_some_and(|by| by.contains(&ballot));
+        let new = removing.len() - removing.iter().filter(promised).count();
+        let before: usize = bars.values().map(BTreeSet::len).sum();
+        new == 0 || before + new <= BARS_MAX
     }
 
     /// Nobody needs to bar anybody for an attempt that ends before anybody was asked to accept it.

@@ -1,8 +1,16 @@
 //! What hosts decide together, and space meanwhile.
 
-use mesh_router::Replica;
+use mesh_router::{
+    Replica,
+    codec::{FRAME_BYTES_MAX, decode, encode},
+    store::{COUNTER_MAX, ORIGINS_MAX},
+};
 
 use super::*;
+use crate::{
+    Epoch, Version,
+    council::{acceptor::Acceptor, decree::Decree},
+};
 
 #[test]
 fn whoever_leaves_gives_nothing_to_whom_it_has_agreed_to_remove() {
@@ -284,4 +292,107 @@ fn who_lost_its_disk_between_promising_and_accepting_is_asked_anew() {
     net.around(|hosts, around| hosts[0].handle_council(second, answer, around));
     confer(&mut net, &[0, 1], 5);
     assert_eq!(net.hosts[0].is_granted(wish), Some(true), "all electors have voted");
+}
+
+/// A decree that some peer made up.
+fn made_up(after: u64, base: u64, writes: &[(RingKey, RingValue)]) -> Decree {
+    decode(&encode(&(after, base, writes))).unwrap()
+}
+
+/// So many writes that the ring would take, each as long as it may be.
+fn long_writes(count: u32) -> Vec<(RingKey, RingValue)> {
+    let within = block("fd00::/16");
+    let at_least = Version { epoch: 1 << 31, counter: 1 << 59, writer: peer(9) };
+    let value = RingValue::Retired { within, at_least, epoch: 1 << 31 };
+    let key = |n: u32| RingKey::Block(block(&format!("fd00:{:x}:{:x}::/48", n >> 16, n & 0xffff)));
+    (0..count).map(|n| (key(n), value)).collect()
+}
+
+fn ids(count: usize) -> BTreeSet<PeerId> {
+    let id = |n: usize| PeerId::new((n as u128 + 1).to_be_bytes());
+    (0..count).map(id).collect()
+}
+
+/// What a host answers the first about the next decree.
+fn answer(net: &mut Net, to: usize, round: u64, body: Body) -> Option<Body> {
+    net.tell_council(to, round, body);
+    let host = &mut net.hosts[to];
+    host.promises_durable(host.promises().0);
+    host.poll_council().map(|(_, message)| message.body)
+}
+
+#[test]
+fn a_decree_with_counters_beyond_every_clock_is_not_accepted() {
+    let mut net = Net::settled(2);
+    let seat = RingValue::Elector { seated: true, epoch: 2 };
+    let writes = [(RingKey::Elector(peer(1)), seat); 2];
+    let mut accepts = |after, base, round| {
+        let body = Body::Accept(made_up(after, base, &writes));
+        answer(&mut net, 1, round, body) == Some(Body::Accepted)
+    };
+    assert!(!accepts(0, u64::MAX, 1));
+    assert!(!accepts(u64::MAX - 1, u64::MAX - 1, 2));
+    assert!(!accepts(0, COUNTER_MAX - 1, 3));
+    assert!(!accepts(COUNTER_MAX, COUNTER_MAX - 2, 4), "it turns round");
+    assert!(accepts(COUNTER_MAX - 2, COUNTER_MAX - 2, 5));
+}
+
+/// Else whoever hears it in a promise would propose it for ever.
+#[test]
+fn a_promise_that_tells_a_decree_that_cannot_be_is_not_listened_to() {
+    let mut net = Net::settled(3);
+    let [me, liar, dead] = [0, 1, 2].map(|host| net.hosts[host].me());
+    let wish = net.hosts[0].wish_removal(&[dead].into(), None);
+    net.drive_council(0);
+    let before = net.hosts[0].epoch();
+    let writes = [(RingKey::Epoch, RingValue::Epoch(Epoch { number: 2, ..before }))];
+    let lie = (Ballot { round: 1, proposer: liar }, made_up(0, u64::MAX, &writes));
+    for accepted in [Some(lie), None] {
+        assert_eq!(net.hosts[0].is_granted(wish), Some(false));
+        let (seen, members) = (Default::default(), BTreeSet::new());
+        let body = Body::Promise { accepted, seen, members, abstains: false };
+        let (epoch, branch) = (before.number + 1, Default::default());
+        let ballot = Ballot { round: 1 << 32, proposer: me };
+        let message = CouncilMessage { epoch, branch, ballot, body };
+        net.around(|hosts, around| hosts[0].handle_council(liar, message, around));
+        net.drive_council(0);
+    }
+    assert_eq!(net.hosts[0].is_granted(wish), Some(true), "it has all answers");
+}
+
+#[test]
+fn a_decree_that_leaves_no_room_on_disk_for_what_else_is_promised_is_not_accepted() {
+    let mut net = Net::settled(2);
+    let longest = made_up(0, 100, &long_writes(6000));
+    let bytes = encode(&longest).len();
+    assert!((FRAME_BYTES_MAX * 2 / 5..FRAME_BYTES_MAX / 2).contains(&bytes), "{bytes}");
+    let longer = made_up(0, 100, &long_writes(8000));
+    assert_eq!(answer(&mut net, 1, 1, Body::Accept(longer)), None);
+    assert_eq!(answer(&mut net, 1, 2, Body::Accept(longest)), Some(Body::Accepted));
+    let removing = ids(ORIGINS_MAX);
+    let promise = answer(&mut net, 1, 3, Body::Prepare { founders: 0, removing });
+    assert!(matches!(promise, Some(Body::Promise { accepted: Some(_), .. })), "{promise:?}");
+    let promises = net.hosts[1].promises().1.clone();
+    assert_eq!(decode::<Acceptor>(&encode(&promises)).unwrap(), promises);
+}
+
+#[test]
+fn nobody_bars_more_hosts_than_there_can_be() {
+    let mut net = Net::settled(2);
+    let asks = |net: &mut Net, round, count| {
+        let body = Body::Prepare { founders: 0, removing: ids(count) };
+        let promise = answer(net, 1, round, body);
+        assert!(promise.is_none() || matches!(promise, Some(Body::Promise { .. })));
+        promise.is_some()
+    };
+    assert!(!asks(&mut net, 1, ORIGINS_MAX + 1));
+    assert!(!net.hosts[1].is_fenced(*ids(1).first().unwrap()), "nothing was promised");
+    // Nor the same again and again.
+    let most = ORIGINS_MAX / 4;
+    let rounds: Vec<bool> = (2..8).map(|round| asks(&mut net, round, most)).collect();
+    assert_eq!(rounds, [true, true, true, true, false, false]);
+    assert!(asks(&mut net, 5, most), "this was promised before");
+    assert!(asks(&mut net, 9, 0), "any decree ends it");
+    net.tell_council(1, 3, Body::GivenUp);
+    assert!(asks(&mut net, 10, most), "there is room again");
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::Family;
+use crate::{Family, ask::ASKS_MAX};
 
 /// Gives a host addresses of the family until it is told that there is none.
 fn exhaust(net: &mut Net, host: usize) -> (Vec<IpAddr>, AllocateError) {
@@ -100,6 +100,35 @@ fn who_comes_later_has_everybody_asked_again_for_a_second_at_most() {
     assert!(!net.hosts[1].asks_again(&[range], since, later), "it has been long enough");
 }
 
+/// The owner of what lies around a block has the rest of a part that begins with that block.
+#[test]
+fn who_owns_what_is_around_the_beginning_of_a_part_is_asked_for_the_rest() {
+    let mut net = Net::new(2, &["10.32.0.0/24"]);
+    // It has enough elsewhere not to ask for any of the range.
+    for own in ["10.32.0.224/28", "10.32.0.64/27"] {
+        net.hosts[0].write_grant(block(own), peer(2));
+    }
+    net.hosts[0].refresh();
+    net.settle();
+    let part = block("10.32.0.224/27");
+    assert_eq!(net.hosts[1].free_in(&part), 16, "this part begins with its block");
+    let mut given = 0;
+    for name in 0..100 {
+        match net.any(1, name, "10.32.0.224/27") {
+            Ok(()) => given += 1,
+            Err(AllocateError::NoSpace { .. }) => {}
+            Err(error) => {
+                assert_eq!(error, AllocateError::Exhausted(vec![part]));
+                break;
+            }
+        }
+        net.settle();
+        net.now = net.now + Duration::from_millis(500);
+        net.check();
+    }
+    assert_eq!(given, 31, "all but the last");
+}
+
 /// Whoever owns most may have nothing left: it is not asked first again and again.
 #[test]
 fn who_has_most_free_is_asked_first() {
@@ -124,4 +153,40 @@ fn who_has_most_free_is_asked_first() {
     net.hosts[2].stay();
     net.hosts[2].want(range, net.now);
     assert_eq!(asked(&mut net).0, second, "it has more free than the first");
+}
+
+/// Space in a part of a range comes before the last address of it is used, also on a host that has
+/// run for long.
+#[test]
+fn a_part_of_a_range_is_supplied_ahead_of_need() {
+    let mut net = Net::new(2, &["10.0.0.0/16"]);
+    net.now = net.now + Duration::from_secs(3600);
+    net.settle();
+    let part = "10.0.2.0/24";
+    net.any(1, 0, part).unwrap_err();
+    net.settle();
+    for name in 0..100 {
+        assert_eq!(net.any(1, name, part), Ok(()), "at {name}");
+        net.settle();
+        net.now = net.now + Duration::from_secs(1);
+    }
+    net.check();
+}
+
+#[test]
+fn parts_that_are_asked_for_ahead_of_need_leave_room_for_others() {
+    let mut net = Net::new(2, &["10.0.0.0/16"]);
+    let quads = (0..300u32).map(|n| format!("10.0.{}.{}", 64 + n / 64, n % 64 * 4));
+    let quads: Vec<String> = quads.collect();
+    for quad in &quads {
+        net.hosts[0].write_grant(block(&format!("{quad}/32")), peer(2));
+    }
+    net.hosts[0].refresh();
+    net.settle();
+    for (name, quad) in quads.iter().enumerate() {
+        net.any(1, name, &format!("{quad}/30")).unwrap();
+    }
+    let asks = net.hosts[1].waiting_for().len();
+    assert!((100..ASKS_MAX).contains(&asks), "{asks}");
+    assert!(net.hosts[1].want_exact(address("10.0.0.9")), "who is in need may ask");
 }
