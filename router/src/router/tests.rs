@@ -384,6 +384,9 @@ fn a_host_says_what_its_word_is_worth() {
     world.link(1, 2);
     world.run(secs(30));
     assert_eq!(word(&world, 1), Some(Word::Disk));
+    assert_eq!(word(&world, 2), Some(Word::Disk), "the first asks itself");
+    world.host(1).router.stop_asking();
+    world.run(secs(30));
     assert_eq!(word(&world, 2), Some(Word::Settled));
     world.link(1, 3);
     world.run(secs(30));
