@@ -112,6 +112,16 @@ impl Node {
         self.comparing = Some(Comparing { waited: Duration::ZERO, at: now, told: None });
     }
 
+    /// The disk was lost, and a peer has told what it knew of that. It may lag, like one that tells
+    /// a host with an old disk.
+    pub(super) fn compare_what_was_lost(&mut self) {
+        self.doubtful = true;
+        self.router.unsettle();
+        self.router.tell_though_unsettled();
+        let told = Some(Duration::ZERO);
+        self.comparing = Some(Comparing { waited: Duration::ZERO, at: self.now, told });
+    }
+
     pub(super) fn compare(&mut self) {
         let word = self.router.told_word();
         let hears = self.hears_others();
@@ -192,7 +202,7 @@ impl Node {
             let span = COMPARE_OTHERS.as_secs();
             return Some(format!(
                 "a peer has told this host what it knows; waiting {span} s for others, one of \
-                 which may know more, for an old disk may have been restored"
+                 which may know more, for the disk was lost or may be an old one"
             ));
         }
         Some(format!(

@@ -51,14 +51,19 @@ impl Node {
                 self.zone.store().own_counter(),
             ];
             // Who told us of one kind may know nothing of another that we wrote, too.
-            let wrote = self.left_before().is_some() || own.iter().any(|counter| *counter > 0);
+            let left = self.left_before().is_some();
+            let wrote = left || own.iter().any(|counter| *counter > 0);
+            let knows = left || self.ipam.removal_of(self.config.me).is_some();
+            if wrote && !knows && self.comparing.is_none() && !self.config.serve_alone {
+                return self.compare_what_was_lost();
+            }
             // Unless the disk was there, and nobody knew anything that was not on it.
             let wrote = wrote && (self.comparing.is_none() || self.was_recalled());
             if wrote && self.comparing.take().is_some() {
                 self.router.stop_asking();
                 self.notice(
                     true,
-                    "an old disk was restored: peers told what was missing".to_owned(),
+                    "the disk was an old one, or lost: peers told what was missing".to_owned(),
                 );
             }
             // With an old disk somebody who was not asked may know more: a member, too, that

@@ -283,7 +283,14 @@ fn whoever_lost_its_disk_does_not_rely_on_one_that_may_be_old() {
     host.wait(Duration::from_secs(2));
     host.input(frame(Frame::Heartbeat { digest: Digest::default() }));
     host.input(frame(Frame::Synced { pull: 2, word: Word::Settled }));
-    assert!(!host.node.recalling, "the one that was asked has compared its own disk");
+    assert!(!host.node.router.is_hearsay(), "the one that was asked has compared its own disk");
+    assert!(host.node.recalling && host.node.is_unsure(), "but it may lag");
+    go_on(&mut host, &[1]);
+    assert!(host.node.recalling);
+    for _ in 0..2 {
+        go_on(&mut host, &[1]);
+    }
+    assert!(!host.node.recalling, "{:?}", host.node.unready_because());
 }
 
 /// Somebody who is away may have been given something that is not in the image.
