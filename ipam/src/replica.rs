@@ -95,10 +95,15 @@ impl Ipam {
     /// lie in one of somebody else's that is still to come. (Found by simulation: a host retired
     /// the grant of an address that it held, seed 700000270 of `cut`.)
     pub(crate) fn has_gaps(&self) -> bool {
-        let lacks = |(origin, counter): (&PeerId, &u64)| {
-            self.ring.seen(*origin) < *counter && !self.is_removed(*origin)
+        self.lacking().next().is_some() && !mutation::on(Mutation::TidyGaps)
+    }
+
+    /// Whose writes are missing that may be older than what is known here.
+    pub(crate) fn lacking(&self) -> impl Iterator<Item = PeerId> {
+        let lacks = |(origin, counter): &(&PeerId, &u64)| {
+            self.ring.seen(**origin) < **counter && !self.is_removed(**origin)
         };
-        self.gaps.dots.iter().any(lacks) && !mutation::on(Mutation::TidyGaps)
+        self.gaps.dots.iter().filter(lacks).map(|(origin, _)| *origin)
     }
 }
 

@@ -87,13 +87,14 @@ impl Proposal {
         }
     }
 
-    /// Whose writes have not all arrived here.
+    /// Whose writes, or whose knowledge, have not all arrived here: what this host would take over
+    /// may have been given away.
     pub(super) fn behind(&self, ipam: &Ipam) -> BTreeSet<PeerId> {
         let Stage::Preparing(promises) = &self.stage else { return BTreeSet::new() };
         let behind = promises.iter().filter(|(_, promise)| {
             promise.seen.dots.iter().any(|(origin, counter)| ipam.store().seen(*origin) < *counter)
         });
-        behind.map(|(peer, _)| *peer).collect()
+        behind.map(|(peer, _)| *peer).chain(ipam.lacking()).collect()
     }
 
     /// Everybody who must have answered before somebody is removed.

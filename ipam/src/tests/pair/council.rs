@@ -74,6 +74,23 @@ fn a_newcomer_takes_no_news_of_whom_an_elector_bars_and_passes_none_on() {
     }
 }
 
+/// Found by reading: with a part of what a host wrote, its blocks seem larger than they are.
+#[test]
+fn who_was_told_a_part_of_what_somebody_wrote_takes_nothing_of_it_over() {
+    let mut net = Net::settled(3);
+    let dead = net.hosts[2].me();
+    let more = net.hosts[2].store().own_counter() + 9;
+    net.hosts[0].gaps.dots.insert(dead, more);
+    let wish = net.hosts[0].wish_removal(&[dead].into(), None);
+    confer(&mut net, &[0, 1], 5);
+    assert_eq!(net.hosts[0].is_granted(wish), Some(false));
+    let waits = net.around(|hosts, around| hosts[0].waits_for(wish, around));
+    assert_eq!(waits.behind, BTreeSet::from([dead]), "its writes, that is");
+    net.hosts[0].gaps.dots.clear();
+    confer(&mut net, &[0, 1], 5);
+    assert_eq!(net.hosts[0].is_granted(wish), Some(true));
+}
+
 /// It may be a removal.
 #[test]
 fn an_elector_that_knows_a_later_decree_does_not_count_before_that_is_heard_of() {
