@@ -318,7 +318,7 @@ impl Ipam {
     /// # Errors
     /// As [`Ipam::absorb`].
     pub(crate) fn absorb_from(&mut self, bytes: &[u8], head: &Head) -> Result<bool, RunError> {
-        self.gaps.merge(head.more.clone());
+        self.note_gaps(&head.more);
         let known = self.epoch();
         let before = (head.epoch.removed() > known.removed()).then(|| self.ring.vector().clone());
         if head.epoch.branch() > known.branch() {

@@ -52,6 +52,8 @@ pub struct Ipam {
     pub(crate) leaving: bool,
     /// Up to where the ring has more than this host was told so far: see [`Ipam::has_gaps`].
     pub(crate) gaps: VersionVector,
+    /// Whether that has changed since it was last asked for.
+    pub(crate) gaps_changed: bool,
 }
 
 /// Why a mesh was not founded. Nothing was written.
@@ -140,6 +142,7 @@ impl Ipam {
             contested: BTreeMap::new(),
             leaving: false,
             gaps: VersionVector::default(),
+            gaps_changed: false,
         }
     }
 

@@ -82,11 +82,31 @@ impl Ipam {
         [&length.to_le_bytes()[..], &head, runs].concat()
     }
 
+    /// Up to here something is missing that may be older than what is told.
+    pub(crate) fn note_gaps(&mut self, more: &VersionVector) {
+        if !more.dots.is_empty() {
+            self.gaps.merge(more.clone());
+            self.gaps_changed = true;
+        }
+    }
+
     /// Nothing is missing any more.
     pub(crate) fn settle_gaps(&mut self) {
         if !self.gaps.dots.is_empty() && !self.has_gaps() {
             self.gaps = VersionVector::default();
+            self.gaps_changed = true;
         }
+    }
+
+    /// What is to be on disk with the ring, if it has changed: up to where something is missing
+    /// that may be older than what is known. Empty for nothing.
+    pub fn changed_gaps(&mut self) -> Option<&VersionVector> {
+        std::mem::take(&mut self.gaps_changed).then_some(&self.gaps)
+    }
+
+    /// What was on disk. Before anything else.
+    pub fn restore_gaps(&mut self, gaps: VersionVector) {
+        self.gaps = gaps;
     }
 
     /// Whether what is known here may lack something that is older than the rest. What is this

@@ -7,6 +7,7 @@
 //!               "left"                      mesh that was left, own counter in its ring
 //!               "council"                   what was promised about the next decree
 //!               "doubtful"                  (); there until a peer was asked about an old disk
+//!               "gaps"                      up to where the ring was told in part only
 //!               "founding"                  how many hosts found the mesh, and its ranges
 //!  targets      socket address              ()
 //!  members/…    the register's key          dot, value
@@ -39,6 +40,7 @@ const LEFT: &[u8] = b"left";
 const COUNCIL: &[u8] = b"council";
 const FOUNDING: &[u8] = b"founding";
 const DOUBTFUL: &[u8] = b"doubtful";
+const GAPS: &[u8] = b"gaps";
 
 impl Node {
     pub(super) fn restore_row(&mut self, row: Row) -> Result<(), String> {
@@ -48,6 +50,7 @@ impl Node {
             Table::Mesh if row.key == LEFT => self.left = Some(value(&row)?),
             Table::Mesh if row.key == COUNCIL => self.ipam.restore_promises(value(&row)?),
             Table::Mesh if row.key == DOUBTFUL => self.doubtful = true,
+            Table::Mesh if row.key == GAPS => self.ipam.restore_gaps(value(&row)?),
             Table::Mesh if row.key == FOUNDING => self.founding = Some(value(&row)?),
             // Written by a later version: not ours to judge.
             Table::Mesh => {}
@@ -127,6 +130,7 @@ impl Node {
     /// The ring's rows go, and the host is told everything anew, also after a restart.
     pub(super) fn delete_ring(&mut self) {
         self.journal.delete(Table::Mesh, REMEMBERS.to_vec());
+        self.journal.delete(Table::Mesh, GAPS.to_vec());
         delete_store(&mut self.journal, Table::Ring, Kind::Ring, self.ipam.store_mut());
     }
 
@@ -155,7 +159,7 @@ impl Node {
     /// Deletes all that makes this host a member.
     pub(super) fn delete_everything(&mut self) {
         self.journal.delete(Table::Mesh, CREDENTIALS.to_vec());
-        for row in [REMEMBERS, COUNCIL, FOUNDING, DOUBTFUL] {
+        for row in [REMEMBERS, COUNCIL, FOUNDING, DOUBTFUL, GAPS] {
             self.journal.delete(Table::Mesh, row.to_vec());
         }
         let targets: Vec<SocketAddr> = self.router.targets().map(|(address, _)| address).collect();
@@ -181,6 +185,13 @@ impl Node {
         let described = |change: &Change<MemberKey>| matches!(change.key, MemberKey::Info(_));
         let mut replan = changed.iter().any(described);
 
+        if let Some(gaps) = self.ipam.changed_gaps() {
+            let rest = (!gaps.dots.is_empty()).then(|| encode(gaps));
+            match rest {
+                Some(gaps) => self.journal.put(Table::Mesh, GAPS.to_vec(), gaps),
+                None => self.journal.delete(Table::Mesh, GAPS.to_vec()),
+            }
+        }
         let changed = self.ipam.store_mut().drain_changes();
         let ring = self.ipam.store_mut();
         write_changes(&mut self.journal, Table::Ring, Kind::Ring, ring, &changed);

@@ -435,6 +435,34 @@ fn a_link_that_comes_up_outside_of_a_mesh_is_closed() {
     assert_eq!((host.closed.clone(), host.node.router().links().count()), (vec![link], 0));
 }
 
+/// It had retired what somebody else's grant, still to come, lay in. Found by reading.
+#[test]
+fn who_was_told_a_part_of_the_ring_remembers_after_a_restart_that_it_was_a_part() {
+    let mut host = Host::ready();
+    let heir = PeerId::new([2; 16]);
+    leaving::grant(&mut host, heir);
+    let mut other = mesh_ipam::Ipam::new(heir);
+    let all = host.node.ipam.delta(&Cursor::default(), &|_| true, usize::MAX);
+    assert!(other.apply(&all.bytes).unwrap());
+    // More than half a frame: less is told at once.
+    for n in 0..30_000_u128 {
+        let key = RingKey::Elector(PeerId::new(n.to_be_bytes()));
+        other.store_mut().write(key, RingValue::Elector { seated: false, epoch: 1 });
+    }
+    let last = other.store().own_counter();
+    other.store_mut().mark_durable(last);
+    let since = Cursor::at(host.node.ipam.store().vector().clone());
+    let part = other.delta(&since, &|_| true, 0);
+    assert!(part.more && host.node.ipam.apply(&part.bytes).unwrap());
+    host.settle();
+    assert!(host.node.ipam.store().seen(heir) < last);
+    let mut again = host.restart();
+    again.node.router.settle(again.now);
+    for host in [&mut host, &mut again] {
+        assert_eq!(host.node.ipam.give_all(heir), Err(mesh_ipam::GiveError::Gaps));
+    }
+}
+
 #[test]
 fn tombstones_of_a_host_that_is_alone_do_not_pile_up() {
     let mut host = Host::ready();
