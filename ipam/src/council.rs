@@ -36,7 +36,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mesh_router::{
     Mutation, PeerId, Time, mutation,
-    store::{CvRDT, ORIGINS_MAX, RunError, VersionVector},
+    store::{ORIGINS_MAX, RunError, VersionVector},
 };
 
 use crate::{
