@@ -3,8 +3,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use mesh_ipam::council::Upheaval;
-use mesh_router::{Mutation, PeerId, Time, frame::Word, mutation};
+use mesh_ipam::council::{DECREE, Upheaval};
+use mesh_router::{Kind, Mutation, PeerId, Time, frame::Word, mutation};
 
 use super::Node;
 
@@ -138,7 +138,7 @@ impl Node {
         let others = || self.standing_members().len().saturating_sub(1);
         let over = if word.is_some() && self.doubtful {
             told.is_some_and(|told| waited >= told + COMPARE_OTHERS)
-        } else if word == Some(Word::Settled) {
+        } else if word == Some(Word::Settled) || (word.is_some() && self.all_have_told()) {
             true
         } else {
             // A disk that is surely as the last run left it is only asked about for a moment.
@@ -168,6 +168,14 @@ impl Node {
         let was_told = self.comparing.is_some_and(|comparing| comparing.told.is_some());
         let waits = self.doubtful && was_told && !self.config.serve_alone;
         !waits || !self.router.paths().is_empty()
+    }
+
+    /// Whether every other member has said what it knows, and none knows of later decrees: one may
+    /// have removed this host. All may have been started at once, and ask each other.
+    fn all_have_told(&self) -> bool {
+        let decrees = self.ipam.store().seen(DECREE);
+        let more = self.router.known_by_some(Kind::Ring, DECREE, decrees + 1);
+        !more && self.all_have_greeted()
     }
 
     /// Whether every other member has said what it knows. Others may have linked, too: somebody who
