@@ -6,7 +6,7 @@ use meshwork::node::{
 };
 
 use crate::{
-    check::{self, Violation},
+    check::{self, Violation, outdated::SetBack},
     host::Host,
     kernel::{self, Operation, Port},
     plan::Act,
@@ -325,6 +325,7 @@ impl World {
         self.ledger.unsure_of_all(host);
         self.end_promises(host);
         self.hosts[host].disk.wipe();
+        self.hosts[host].set_back = Some(SetBack::default());
         self.disk_lost_at = Some(self.queue.now());
         self.start_over(host);
     }

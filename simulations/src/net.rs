@@ -163,10 +163,6 @@ impl Net {
         self.ways[one][other].apart
     }
 
-    pub(crate) fn is_cut_anywhere(&self) -> bool {
-        self.ways.iter().flatten().any(|way| way.cuts > 0)
-    }
-
     pub(crate) fn cut(&mut self, from: usize, to: usize) {
         self.ways[from][to].cuts += 1;
     }

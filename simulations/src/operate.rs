@@ -43,7 +43,7 @@ impl World {
             Act::NameRemove(host) => self.name(host, false),
             Act::Leave(host) => self.leave(host),
             Act::Recycle(host) if self.is_spare(host) => self.recycle(host),
-            Act::Wipe(host) if self.is_spare(host) && self.is_calm() => self.wipe(host),
+            Act::Wipe(host) if self.is_spare(host) => self.wipe(host),
             Act::Recycle(_) | Act::Wipe(_) => {}
             Act::Replace(host) => self.replace(host),
             Act::Crash(host, None) => self.crash(host),
@@ -90,13 +90,6 @@ impl World {
         let others = || self.hosts.iter().filter(|other| other.index != host);
         let ready = others().filter(|other| other.is_member() && other.node.is_ready()).count();
         self.founded && ready >= 2 && !others().any(needs)
-    }
-
-    /// Everybody is there and knows everything, so a disk can be lost without losing knowledge.
-    fn is_calm(&self) -> bool {
-        !self.net.is_cut_anywhere()
-            && self.hosts.iter().all(|host| host.suspended.is_none())
-            && check::convergence::differences(&self.hosts).is_none()
     }
 
     fn found(&mut self) {

@@ -10,8 +10,8 @@
 //! * [`leases`]: who is removed while it runs has given its last address before.
 //! * [`left`]: who has left had handed all over.
 //! * [`conflicts`]: what is held twice, because somebody was removed by force, is shown.
-//! * [`outdated`]: an old disk serves what was given away only where nobody knew it that could be
-//!   asked.
+//! * [`outdated`]: an old or lost disk serves what was given away only where nobody knew it that
+//!   could be asked.
 //! * [`clones`]: of two machines with one identity the copy gives nothing, and both say why.
 //! * [`waiting`]: who is refused is told for whom was waited.
 //! * [`convergence`], [`names`]: in the end all agree, and names mean what they should.

@@ -1,5 +1,5 @@
-//! A host whose disk was set back asks those that it reaches. What none of them knows it cannot
-//! hear: that is no fault, but it must have asked for as long as it says.
+//! A host whose disk was set back, or lost, asks those that it reaches. What none of them knows it
+//! cannot hear: that is no fault, but it must have asked for as long as it says.
 
 use crate::{
     host::Host,
@@ -10,7 +10,7 @@ use crate::{
 /// For how long it reaches somebody at least, less what its clock may run too fast.
 const ASKS_FOR: u64 = 9 * SECOND;
 
-/// A host whose disk was set back, until it serves.
+/// A host whose disk was set back or lost, until it serves.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SetBack {
     /// Up to where it was seen to know its own ring entries.
@@ -21,7 +21,7 @@ pub(crate) struct SetBack {
     at: Micros,
 }
 
-/// A step of a host that may have been set back and not served since.
+/// A step of a host that may have been set back, or lost its disk, and not served since.
 pub(crate) fn note(world: &mut World, host: usize) {
     let (this, now) = (&world.hosts[host], world.queue.now());
     let Some(mut set_back) = this.set_back.filter(|_| this.running) else { return };
