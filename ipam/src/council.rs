@@ -387,7 +387,7 @@ impl Ipam {
     /// not know yet, which may have removed somebody.
     pub fn heed(&mut self, bars: &Bars) -> bool {
         let heeded = bars.peers.union(&self.council.acceptor.heeded).count();
-        let later = bars.decided > self.epoch().decided();
+        let later = bars.decided > self.epoch().decided() || bars.about > self.next_decree();
         if later || heeded > ORIGINS_MAX || bars.peers.contains(&DECREE) {
             return false;
         }

@@ -63,7 +63,7 @@ pub(crate) struct Host {
     pub(crate) suspended: Option<(Micros, Vec<What>)>,
     /// What its disk once held.
     pub(crate) image: Option<Disk>,
-    /// Its disk was set back, and it does not serve yet.
+    /// Its disk was set back or lost, and it does not serve yet.
     pub(crate) set_back: Option<SetBack>,
     /// Others were, or are to be, removed by force: its containers' addresses may be others'.
     pub(crate) dispossessed: bool,

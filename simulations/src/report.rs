@@ -51,8 +51,8 @@ pub struct Counts {
     pub origins_peak: usize,
     /// See `ring_peak`.
     pub disk_bytes_peak: usize,
-    /// Hosts with an old disk that went on without what nobody that they reached could tell them:
-    /// from then on an address may be held twice, and has to be shown.
+    /// Hosts with an old or lost disk that went on without what nobody that they reached could tell
+    /// them: from then on an address may be held twice, and has to be shown.
     pub outdated: u64,
     /// Hash of the trace.
     #[serde(serialize_with = "hexadecimal")]

@@ -115,7 +115,7 @@ impl Node {
     /// The disk was lost, and a peer has told what it knew of that. It may lag, like one that tells
     /// a host with an old disk.
     pub(super) fn compare_what_was_lost(&mut self) {
-        self.doubtful = true;
+        self.write_doubt(true);
         self.router.unsettle();
         self.router.tell_though_unsettled();
         let told = Some(Duration::ZERO);

@@ -136,10 +136,7 @@ impl Node {
                 self.ipam.withdraw(wish);
                 self.part();
             }
-            LeavingStage::Parting { ask_at } if ask_at <= self.now => {
-                self.ipam.begin_leaving();
-                self.hand_over();
-            }
+            LeavingStage::Parting { ask_at } if ask_at <= self.now => self.hand_over(),
             LeavingStage::Handing { heir, counter, ask_at } if ask_at <= self.now => {
                 self.ask_to_confirm(self.heir_after(heir), counter);
                 self.go_on_handing();
@@ -227,7 +224,7 @@ impl Node {
         if let Some(leaving) = &mut self.leaving {
             leaving.stage = LeavingStage::Parting { ask_at: self.now };
         }
-        self.progress_leaving();
+        self.hand_over();
     }
 
     fn has_resigned(&self) -> bool {
@@ -241,6 +238,7 @@ impl Node {
         let Some(leaving) = &mut self.leaving else { return };
         leaving.stage = LeavingStage::Parting { ask_at: self.now + ASK_EVERY };
         let willing = leaving.willing.clone();
+        self.ipam.begin_leaving();
         let (owners, others) = self.possible_heirs();
         let known = others.iter().find(|peer| willing.contains(peer));
         match owners.first().or(known).copied() {

@@ -54,7 +54,7 @@ impl Node {
             let left = self.left_before().is_some();
             let wrote = left || own.iter().any(|counter| *counter > 0);
             let knows = left || self.ipam.removal_of(self.config.me).is_some();
-            if wrote && !knows && self.comparing.is_none() && !self.config.serve_alone {
+            if wrote && !knows && self.comparing.is_none() {
                 return self.compare_what_was_lost();
             }
             // Unless the disk was there, and nobody knew anything that was not on it.

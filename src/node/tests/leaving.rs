@@ -113,6 +113,40 @@ fn who_leaves_has_another_confirm_if_its_heir_is_gone() {
     assert!(matches!(host.replies[&asked], Ok(Reply::Done)), "{:?}", host.replies[&asked]);
 }
 
+/// It was given something by one that had not heard that it left. Found by reading.
+#[test]
+fn what_belongs_to_a_host_that_has_left_is_taken_back() {
+    let mut host = Host::ready();
+    let gone = PeerId::new([2; 16]);
+    grant(&mut host, gone);
+    let says = |host: &mut Host, left: bool| {
+        let info = Info { name: "h2".into(), endpoints: vec![], incarnation: 1, left };
+        let members = host.node.router.members_mut();
+        members.write(member::MemberKey::Info(gone), member::MemberValue::Info(info));
+        for _ in 0..4 {
+            go_on(host, &[]);
+        }
+        host.node.ipam.owns_anything(gone)
+    };
+    assert!(says(&mut host, false), "it is only away");
+    assert!(!says(&mut host, true));
+}
+
+/// The wish to vote no more stood in the way of every other. Found by reading.
+#[test]
+fn who_could_not_leave_in_time_votes_and_proposes_as_before() {
+    let mut host = Host::ready();
+    grant(&mut host, PeerId::new([2; 16]));
+    let asked = host.ask_for(Request::Leave, Duration::from_secs(2));
+    go_on(&mut host, &[]);
+    let refused = host.replies[&asked].as_ref().unwrap_err();
+    assert!(refused.message.contains("votes no more"), "{refused:?}");
+    let range = "10.99.0.0/16".parse().unwrap();
+    let asked = host.ask(Request::RangeAdd(range));
+    go_on(&mut host, &[]);
+    assert!(host.replies[&asked].is_ok(), "{:?}", host.replies[&asked]);
+}
+
 /// It used to write, which it must not, and panicked. Found by reading.
 #[test]
 fn who_is_told_the_ring_anew_while_it_leaves_gives_nothing_away_meanwhile() {
