@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use mesh_ipam::council::{DECREE, Upheaval};
 use mesh_router::{Kind, Mutation, PeerId, Time, frame::Word, mutation};
 
-use super::Node;
+use super::{Node, registering::Registration};
 
 /// How long a host whose disk is surely the last run's waits for a peer after a start.
 const COMPARE_TRUSTED: Duration = Duration::from_secs(2);
@@ -54,6 +54,7 @@ impl Node {
             ),
         };
         self.notice(true, format!("{why}; asking the others for the ring as it is"));
+        self.desk.promises_kept |= self.remembers && !self.doubtful;
         self.delete_ring();
         self.ipam.reset_ring();
         self.journal.forget_marks();
@@ -82,7 +83,7 @@ impl Node {
         self.desk.told_anew = Some((self.now, why.clone()));
         self.remembers = false;
         self.leave_later();
-        self.registration = super::registering::Registration::default();
+        self.registration = Registration::anew();
         self.comparing = None;
         self.recall_reason = Some(why);
         self.router.unsettle();

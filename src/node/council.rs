@@ -67,6 +67,8 @@ pub(super) struct Desk {
     pub(super) ask_at: Time,
     /// When this host last had to be told the ring anew, and why.
     pub(super) told_anew: Option<(Time, String)>,
+    /// What this host had promised is on its disk still, though it is told the ring anew.
+    pub(super) promises_kept: bool,
     /// Since when it is told the ring of a branch that another side began by force.
     pub(super) forked: Option<Time>,
     /// The last state that was decided, to tell people about the next.

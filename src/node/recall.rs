@@ -74,7 +74,8 @@ impl Node {
             self.router.members_mut().end_recall(jump);
             self.ipam.store_mut().end_recall(jump);
             self.zone.store_mut().end_recall(jump);
-            if wrote {
+            let promises_kept = std::mem::take(&mut self.desk.promises_kept);
+            if wrote && !promises_kept {
                 self.ipam.abstain();
             }
             self.recall_reason = None;

@@ -42,9 +42,16 @@ pub(super) struct Registration {
     asked: u32,
     /// The newest decree whose electors are known to know it, a majority of them.
     known_at: Option<u64>,
+    /// In this run the ring was told anew: what this host owns says nothing of who knows it.
+    anew: bool,
 }
 
 impl Registration {
+    /// What is left of it when the ring is told anew.
+    pub(super) fn anew() -> Self {
+        Self { anew: true, ..Self::default() }
+    }
+
     /// Whether enough of them have known it, or it has waited for long enough.
     fn may_go_on(&self) -> bool {
         self.known_at.is_some() || self.asked > ASKED_MAX
@@ -55,8 +62,8 @@ impl Node {
     /// Whether this host may ask for space.
     pub(super) fn may_ask_for_space(&self) -> bool {
         // Who lost its disk may have lost with it whom it bars.
-        let known_before = self.owns_something() && !self.ipam.abstains();
-        self.registration.may_go_on() || known_before
+        let known_before = !self.registration.anew && !self.ipam.abstains();
+        self.registration.may_go_on() || (known_before && self.owns_something())
     }
 
     fn owns_something(&self) -> bool {

@@ -378,7 +378,8 @@ impl Ipam {
         if !self.is_stuck(now) {
             return None;
         }
-        let (branch, epoch) = self.next_decree();
+        // Who is told the ring anew does not know which decree is next, but for which it bars.
+        let (branch, epoch) = self.next_decree().max(self.council.acceptor.about());
         let ballot = Ballot { round: self.council.round, proposer: self.me() };
         Some(CouncilMessage { epoch, branch, ballot, body: Body::Stuck })
     }

@@ -297,6 +297,23 @@ fn whoever_was_removed_is_told_first_what_it_had_given_away() {
     assert!(!host.node.recalling, "nobody knows more");
 }
 
+/// A decree was wanted that only the votes could make of those who had been removed. Found by
+/// simulation.
+#[test]
+fn whoever_was_removed_votes_again_unless_its_disk_was_lost() {
+    for lost in [false, true] {
+        let mut host = Host::ready();
+        host.node.remembers = !lost;
+        host.node.start_over(mesh_ipam::council::Upheaval::Removed);
+        let removed = RingValue::Removed { cut: 0, epoch: 2 };
+        host.node.ipam.store_mut().write(RingKey::Removed(host.node.config.me), removed);
+        host.node.router.settle(host.now);
+        host.wait(Duration::from_secs(1));
+        assert!(!host.node.recalling, "{:?}", host.node.unready_because());
+        assert_eq!(host.node.ipam.abstains(), lost);
+    }
+}
+
 /// Its disk is lost, and the only one that it can ask was set back to an old image meanwhile. Found
 /// by simulation.
 #[test]

@@ -114,6 +114,10 @@ fn who_bars_for_long_and_may_not_propose_asks_for_the_next_decree() {
     assert_eq!(net.hosts[1].plea(net.now), None);
     net.now = net.now + Duration::from_secs(20);
     let plea = net.hosts[1].plea(net.now).unwrap();
+    net.hosts[1].reset_ring();
+    assert_eq!(net.hosts[1].plea(net.now), None, "it is counted anew");
+    net.now = net.now + Duration::from_secs(20);
+    assert_eq!(net.hosts[1].plea(net.now).unwrap().epoch, plea.epoch, "though it has no ring");
     let epoch = net.hosts[0].epoch().number;
     net.tell_council(0, plea.ballot.round, plea.body);
     net.drive_council(0);
