@@ -72,6 +72,8 @@ pub(super) struct Left {
     pub(super) heirs: BTreeSet<PeerId>,
     /// What it promised there holds for ever: it may have left in the middle of founding.
     pub(super) promises: Acceptor,
+    /// Whether these are surely all: of a disk that may be an old one they are not.
+    pub(super) all_promises: bool,
 }
 
 impl Leaving {
@@ -403,9 +405,11 @@ impl Node {
         let heirs =
             before.into_iter().flat_map(|left| &left.heirs).chain(&heirs).copied().collect();
         let promises = self.ipam.promises().1.clone();
+        let remembers = self.remembers || before.is_some_and(|left| left.all_promises);
+        let all_promises = remembers && !self.doubtful;
         let wrote = counter.max(self.router.members().own_counter()) > 0;
         if wrote || promises != Acceptor::default() {
-            self.left = Some(Left { mesh, counter, heirs, promises });
+            self.left = Some(Left { mesh, counter, heirs, promises, all_promises });
             self.write_left();
         }
     }
@@ -414,6 +418,14 @@ impl Node {
     pub(super) fn keep_promises(&mut self) {
         if let Some(promises) = self.left_before().map(|left| left.promises.clone()) {
             self.ipam.keep_promises(promises);
+        }
+    }
+
+    /// After a start with a disk that may be an old one: this host may have been back since.
+    pub(super) fn doubt_promises(&mut self) {
+        if let Some(left) = self.left.as_mut().filter(|left| left.all_promises) {
+            left.all_promises = false;
+            self.write_left();
         }
     }
 

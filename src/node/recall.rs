@@ -10,6 +10,9 @@ use super::{Node, comparing::COMPARE_OTHERS, event::Output, peers::PeerMessage};
 impl Node {
     /// After a restart: a member goes on being one.
     pub(super) fn resume(&mut self, now: Time) {
+        if !self.config.trusted_disk {
+            self.doubt_promises();
+        }
         let Some(credentials) = self.mesh.clone() else { return self.ipam.refresh() };
         self.outputs.push_back(Output::Membership(Some(credentials)));
         self.resumed = true;
@@ -69,12 +72,13 @@ impl Node {
             // With an old disk somebody who was not asked may know more: a member, too, that
             // joined after the disk's image was made and that nobody here has heard of.
             let jump = (wrote || self.doubtful).then_some(self.config.incarnation);
+            let kept = self.left_before().is_some_and(|left| left.all_promises && !self.doubtful);
+            let promises_kept = std::mem::take(&mut self.desk.promises_kept) || kept;
             self.recalling = false;
             self.write_doubt(false);
             self.router.members_mut().end_recall(jump);
             self.ipam.store_mut().end_recall(jump);
             self.zone.store_mut().end_recall(jump);
-            let promises_kept = std::mem::take(&mut self.desk.promises_kept);
             if wrote && !promises_kept {
                 self.ipam.abstain();
             }

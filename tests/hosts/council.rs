@@ -33,7 +33,7 @@ const LASTS: Duration = Duration::from_secs(5);
 const PARTITION: &str = "MESHWORK_TEST_PARTITION_SECS";
 
 /// Hosts of a mesh that was founded with these arguments by the first.
-fn founded(count: u8, args: &[&str]) -> Result<(Lab, Vec<Host>)> {
+pub(crate) fn founded(count: u8, args: &[&str]) -> Result<(Lab, Vec<Host>)> {
     let (lab, mut hosts) = hosts(count)?;
     hosts[0].start(&[&["--init"], args].concat())?;
     hosts[0].wait_ready(PATIENCE)?;
@@ -94,7 +94,7 @@ fn wait_called(host: &Host, peer: &str, state: &str) -> Result<()> {
 }
 
 /// All addresses that are held on these hosts, each with its holders.
-fn held(hosts: &[Host]) -> Result<BTreeMap<String, Vec<String>>> {
+pub(crate) fn held(hosts: &[Host]) -> Result<BTreeMap<String, Vec<String>>> {
     let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for host in hosts {
         let list = host.meshctl_json(&["ipam", "list"])?;
@@ -114,7 +114,7 @@ fn ensure_unique(hosts: &[Host]) -> Result<usize> {
     Ok(held.len())
 }
 
-fn ensure_equal(hosts: &[Host]) -> Result<()> {
+pub(crate) fn ensure_equal(hosts: &[Host]) -> Result<()> {
     let all: Vec<Status> = hosts.iter().map(Host::status).collect::<Result<_>>()?;
     let digests: Vec<&str> = all.iter().map(|status| status.ipam.ring_digest.as_str()).collect();
     ensure!(digests.iter().all(|digest| *digest == digests[0]), "the rings are {digests:?}");

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod api;
+mod chaos;
 mod council;
 mod demo;
 mod fixture;

@@ -174,6 +174,7 @@ fn whoever_left_waits_for_its_heirs_too() {
         counter: host.node.ipam.store().own_counter() + 1,
         heirs: BTreeSet::from([heir]),
         promises: mesh_ipam::council::acceptor::Acceptor::default(),
+        all_promises: true,
     };
     host.node.left = Some(left);
     host.node.begin_recall();
@@ -185,6 +186,31 @@ fn whoever_left_waits_for_its_heirs_too() {
     host.node.router.settle(host.now);
     host.wait(Duration::from_secs(1));
     assert!(!host.node.recalling);
+}
+
+/// Of five electors three had left and were back, and nobody could be removed for want of their
+/// votes. Found on real hosts.
+#[test]
+fn whoever_left_votes_when_it_is_back_unless_its_disk_may_be_an_old_one() {
+    let mut host = Host::ready();
+    host.node.exit();
+    host.settle();
+    for (trusted_disk, votes) in [(true, true), (false, false), (true, false)] {
+        let disk = std::mem::take(&mut host.disk);
+        host = Host::start_as(NodeConfig { trusted_disk, ..config() }, disk);
+        host.settle();
+        assert_eq!(host.node.left.as_ref().unwrap().all_promises, votes);
+    }
+    for all_promises in [true, false] {
+        let mut host = Host::start(host.disk.clone());
+        host.node.left.as_mut().unwrap().all_promises = all_promises;
+        host.node.enter(credentials());
+        host.node.begin_recall();
+        host.node.router.settle(host.now);
+        host.wait(Duration::from_secs(1));
+        assert!(!host.node.recalling, "{:?}", host.node.unready_because());
+        assert_eq!(host.node.ipam.abstains(), !all_promises);
+    }
 }
 
 /// After a start it has forgotten whom it had asked for space.
