@@ -103,15 +103,15 @@ impl Chaos {
 
     fn step(&mut self) -> Result<()> {
         match self.dice.random_range(0..100) {
-            0..60 => self.claim()?,
-            60..78 => self.release(),
-            78..80 => self.stop()?,
-            80..84 => self.freeze_or_thaw()?,
-            84..88 => self.cut_one()?,
-            88..92 => self.heal_one()?,
-            92..94 => self.leave()?,
-            94..95 => self.lose_disk()?,
-            95..97 => self.remove(false)?,
+            0..65 => self.claim()?,
+            65..73 => self.release(),
+            73..78 => self.stop()?,
+            78..82 => self.freeze_or_thaw()?,
+            82..87 => self.cut_one()?,
+            87..92 => self.heal_one()?,
+            92..93 => self.leave()?,
+            93..94 => self.lose_disk()?,
+            94..96 => self.remove(false)?,
             _ => {
                 let index = self.any_host();
                 self.start(index)?;
