@@ -10,7 +10,7 @@ use mesh_dns::{Name, Table};
 use mesh_router::{PeerId, Time};
 use meshwork::node::{
     Node, NodeConfig,
-    event::{Credentials, LinkId, RequestId, Underlay},
+    event::{Credentials, Disk as DiskIs, LinkId, RequestId, Underlay},
     request::Request,
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Host {
     /// How often it was started; what is on its way to an earlier start is void.
     pub(crate) boot: u32,
     pub(crate) incarnation: u64,
+    /// It was never started.
+    new_key: bool,
     pub(crate) running: bool,
     /// It is switched off until somebody switches it on.
     pub(crate) off: bool,
@@ -110,6 +112,7 @@ impl Host {
             endpoint: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, high, low)), 7780),
             boot: 0,
             incarnation: 0,
+            new_key: true,
             running: false,
             off: false,
             replaced: false,
@@ -153,7 +156,11 @@ impl Host {
         self.table = Table::new(domain());
         let drawn = (self.incarnation, dice.number());
         let mut config = config(self.index, self.id, drawn);
-        config.trusted_disk = !self.doubtful_disk;
+        config.disk = match (std::mem::take(&mut self.new_key), self.doubtful_disk) {
+            (true, _) => DiskIs::New,
+            (false, true) => DiskIs::MayBeOld,
+            (false, false) => DiskIs::Same,
+        };
         config.lease = self.lease;
         self.node = Node::restore(config, self.disk.rows(), self.clock(now))?;
         Ok(())
@@ -172,7 +179,9 @@ impl Host {
         let mut ghost = config(self.index, self.id, (0, 0));
         // Unless it is to ask its peers first, because its disk may be an old one or says so
         // itself, it counts with what it would serve from.
-        ghost.trusted_disk = !self.off && !self.doubtful_disk;
+        if self.off || self.doubtful_disk {
+            ghost.disk = DiskIs::MayBeOld;
+        }
         self.node = Node::restore(ghost, self.disk.rows(), self.clock(now))?;
         Ok(())
     }
@@ -235,6 +244,6 @@ fn config(index: usize, me: PeerId, (incarnation, seed): (u64, u64)) -> NodeConf
         serve_alone: false,
         rest: std::time::Duration::from_secs(60),
         version: "simulated".to_owned(),
-        trusted_disk: true,
+        disk: DiskIs::Same,
     }
 }

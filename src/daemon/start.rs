@@ -28,7 +28,7 @@ use crate::{
     kernel::{self, Kernel},
     node::{
         Node, NodeConfig,
-        event::{Credentials, Input, Row},
+        event::{Credentials, Disk, Input, Row},
         request::{Code, JoinTarget, Request},
     },
     resolver::{self, Resolver},
@@ -65,7 +65,12 @@ pub async fn run(config: Config) -> Result<()> {
     let identity = Identity::load_or_create(&config.state_dir)?;
     let listener = ApiListener::bind(&config.socket)
         .with_context(|| format!("cannot serve the API on {}", config.socket.display()))?;
-    let mut driver = assemble(&config, identity, (storage, rows, trusted), inputs)?;
+    let disk = match (identity.is_new(), trusted) {
+        (true, _) => Disk::New,
+        (false, true) => Disk::Same,
+        (false, false) => Disk::MayBeOld,
+    };
+    let mut driver = assemble(&config, identity, (storage, rows, disk), inputs)?;
 
     let (handle, asks) = NodeHandle::new();
     let api = Api::new(handle.clone(), config.dns_domain.clone(), &config.socket);
@@ -97,11 +102,11 @@ pub async fn run(config: Config) -> Result<()> {
 fn assemble(
     config: &Config,
     identity: Identity,
-    (storage, rows, trusted): (Storage, Vec<Row>, bool),
+    (storage, rows, disk): (Storage, Vec<Row>, Disk),
     inputs: mpsc::Sender<Input>,
 ) -> Result<Driver> {
     let clock = Clock::start();
-    let node_config = node_config(config, identity.peer_id(), trusted)?;
+    let node_config = node_config(config, identity.peer_id(), disk)?;
     let incarnation = node_config.incarnation;
     let (name, me) = (node_config.name.clone(), node_config.me);
     let node = Node::restore(node_config, rows, clock.now()).map_err(|reason| {
@@ -142,7 +147,7 @@ fn assemble(
     })
 }
 
-fn node_config(config: &Config, me: mesh_router::PeerId, trusted_disk: bool) -> Result<NodeConfig> {
+fn node_config(config: &Config, me: mesh_router::PeerId, disk: Disk) -> Result<NodeConfig> {
     let mut bytes = [0; 16];
     rand::rand_core::TryRng::try_fill_bytes(&mut rand::rngs::SysRng, &mut bytes)
         .context("the system gives no random numbers")?;
@@ -161,7 +166,7 @@ fn node_config(config: &Config, me: mesh_router::PeerId, trusted_disk: bool) -> 
         serve_alone: config.serve_alone,
         rest: config.rest,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        trusted_disk,
+        disk,
     })
 }
 

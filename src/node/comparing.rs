@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use mesh_ipam::council::{DECREE, Upheaval};
 use mesh_router::{Kind, Mutation, PeerId, Time, frame::Word, mutation};
 
-use super::{Node, registering::Registration};
+use super::{Node, event::Disk, registering::Registration};
 
 /// How long a host whose disk is surely the last run's waits for a peer after a start.
 const COMPARE_TRUSTED: Duration = Duration::from_secs(2);
@@ -100,7 +100,7 @@ impl Node {
     /// have been removed, or its disk may be an old one. With a disk that is surely the last run's
     /// it may write meanwhile.
     pub(super) fn begin_comparing(&mut self, now: Time) {
-        let trusted = self.config.trusted_disk && !self.doubtful;
+        let trusted = self.config.disk != Disk::MayBeOld && !self.doubtful;
         let trusted = trusted || mutation::on(Mutation::ServeOldDisk);
         self.write_doubt(!trusted);
         if trusted {

@@ -44,6 +44,17 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// What is known of a host's disk at its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// The host's key was made just now: it never wrote anything, anywhere.
+    New,
+    /// It is for sure as this host's last run left it: it was not exchanged meanwhile.
+    Same,
+    /// It may be an old image.
+    MayBeOld,
+}
+
 /// What makes a host a member of a mesh; a join token holds just this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {

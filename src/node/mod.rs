@@ -66,11 +66,9 @@ use self::{
     request::{Code, Refusal, Request},
 };
 
-/// Requests that may wait until the host is ready. Chosen: a busy host starts some hundred
-/// containers at once after a reboot.
+/// Requests that may wait until the host is ready: a reboot starts some hundred containers at once.
 const QUEUED_MAX: usize = 4096;
-/// A change that only adds or removes ports is published this much later: ports are wired directly,
-/// and the published state is for repairs.
+/// A change of ports only is published this much later, for repairs: they are wired directly.
 const PORTS_DELAY: Duration = Duration::from_millis(200);
 
 /// What a node is told once, at its start.
@@ -100,8 +98,8 @@ pub struct NodeConfig {
     pub rest: Duration,
     /// Version of the program, for status.
     pub version: String,
-    /// The disk is for sure as this host's last run left it: it was not exchanged meanwhile.
-    pub trusted_disk: bool,
+    /// What is known of its disk.
+    pub disk: event::Disk,
 }
 
 /// Requests that wait until the host is ready, each until its time.
@@ -120,10 +118,10 @@ pub struct Node {
     leaving: Option<Leaving>,
     /// This host lost its disk, or never had one, and is being told what it once wrote.
     recalling: bool,
-    /// The disk holds all that this host ever wrote, or it never wrote anything: it is not to be
-    /// told again after a restart.
+    /// The disk holds all that this host ever wrote: it is not told again after a restart.
     remembers: bool,
     left: Option<leaving::Left>,
+    past: recall::Past,
     /// Peers that know nothing of this host's leave, though it is back.
     denied: BTreeSet<PeerId>,
     registration: registering::Registration,
@@ -201,6 +199,7 @@ impl Node {
             recalling: false,
             remembers: false,
             left: None,
+            past: recall::Past::default(),
             denied: BTreeSet::new(),
             registration: registering::Registration::default(),
             describe_due: true,

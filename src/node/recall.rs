@@ -3,16 +3,35 @@
 
 use std::collections::BTreeSet;
 
-use mesh_router::{PeerId, Time, member};
+use mesh_router::{MeshId, PeerId, Time, member};
+use serde::{Deserialize, Serialize};
 
-use super::{Node, comparing::COMPARE_OTHERS, event::Output, peers::PeerMessage};
+use super::{
+    Node,
+    comparing::COMPARE_OTHERS,
+    event::{Disk, Output},
+    peers::PeerMessage,
+};
+
+/// How many meshes are remembered. Chosen: more than one leaves one after another in a machine's
+/// life; after that each join takes ten seconds.
+const MESHES_MAX: usize = 64;
+
+/// In which meshes this host has written something: with the same key it must not write the same
+/// number twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Past {
+    /// The key is older than the disk, or the disk may be an old one.
+    #[default]
+    Unknown,
+    /// In these.
+    Known(BTreeSet<MeshId>),
+}
 
 impl Node {
     /// After a restart: a member goes on being one.
     pub(super) fn resume(&mut self, now: Time) {
-        if !self.config.trusted_disk {
-            self.doubt_promises();
-        }
+        self.look_at_past();
         let Some(credentials) = self.mesh.clone() else { return self.ipam.refresh() };
         self.outputs.push_back(Output::Membership(Some(credentials)));
         self.resumed = true;
@@ -22,7 +41,7 @@ impl Node {
         let told_anew = !self.remembers;
         if told_anew {
             // It may be the image of a host that was being told, and has written since.
-            self.write_doubt(!self.config.trusted_disk || self.doubtful);
+            self.write_doubt(self.config.disk == Disk::MayBeOld || self.doubtful);
             self.begin_recall();
         } else {
             self.begin_comparing(now);
@@ -55,13 +74,14 @@ impl Node {
             ];
             // Who told us of one kind may know nothing of another that we wrote, too.
             let left = self.left_before().is_some();
-            let wrote = left || own.iter().any(|counter| *counter > 0);
+            let wrote = left || !self.is_new_here() || own.iter().any(|counter| *counter > 0);
             let knows = left || self.ipam.removal_of(self.config.me).is_some();
             if wrote && !knows && self.comparing.is_none() {
                 return self.compare_what_was_lost();
             }
             // Unless the disk was there, and nobody knew anything that was not on it.
-            let wrote = wrote && (self.comparing.is_none() || self.was_recalled());
+            let compared = self.comparing.is_some() && self.remembers;
+            let wrote = wrote && (!compared || self.was_recalled());
             if wrote && self.comparing.take().is_some() {
                 self.router.stop_asking();
                 self.notice(
@@ -181,6 +201,39 @@ impl Node {
     pub(super) fn remember(&mut self) {
         self.remembers = true;
         self.write_remembers();
+        let mesh = self.mesh_id();
+        if let Past::Known(meshes) = &mut self.past
+            && mesh.is_some_and(|mesh| meshes.insert(mesh))
+        {
+            if meshes.len() > MESHES_MAX {
+                self.past = Past::Unknown;
+            }
+            self.write_past();
+        }
+    }
+
+    /// What the disk says of other meshes, and of promises, is worth nothing if it may be an old
+    /// one; a key that was just made was never used.
+    fn look_at_past(&mut self) {
+        let past = match self.config.disk {
+            Disk::New => Past::Known(BTreeSet::new()),
+            Disk::Same => return,
+            Disk::MayBeOld => {
+                self.doubt_promises();
+                Past::Unknown
+            }
+        };
+        if past != self.past {
+            self.past = past;
+            self.write_past();
+        }
+    }
+
+    /// Whether this host never wrote anything in this mesh. Who lost its disk but not its key may
+    /// have, though nobody it reaches ever heard of it.
+    fn is_new_here(&self) -> bool {
+        let Past::Known(meshes) = &self.past else { return false };
+        self.mesh_id().is_some_and(|mesh| !meshes.contains(&mesh))
     }
 
     pub(super) fn begin_recall(&mut self) {

@@ -5,6 +5,7 @@
 //!  mesh         "credentials"               mesh id and secret
 //!               "remembers"                 (); there once all own writes are known
 //!               "left"                      mesh that was left, own counter in its ring
+//!               "past"                      meshes in which this host has written
 //!               "council"                   what was promised about the next decree
 //!               "doubtful"                  (); there until a peer was asked about an old disk
 //!               "gaps"                      up to where the ring was told in part only
@@ -37,6 +38,7 @@ use super::{
 const CREDENTIALS: &[u8] = b"credentials";
 const REMEMBERS: &[u8] = b"remembers";
 const LEFT: &[u8] = b"left";
+const PAST: &[u8] = b"past";
 const COUNCIL: &[u8] = b"council";
 const FOUNDING: &[u8] = b"founding";
 const DOUBTFUL: &[u8] = b"doubtful";
@@ -48,6 +50,7 @@ impl Node {
             Table::Mesh if row.key == CREDENTIALS => self.mesh = Some(value(&row)?),
             Table::Mesh if row.key == REMEMBERS => self.remembers = true,
             Table::Mesh if row.key == LEFT => self.left = Some(value(&row)?),
+            Table::Mesh if row.key == PAST => self.past = value(&row)?,
             Table::Mesh if row.key == COUNCIL => self.ipam.restore_promises(value(&row)?),
             Table::Mesh if row.key == DOUBTFUL => self.doubtful = true,
             Table::Mesh if row.key == GAPS => self.ipam.restore_gaps(value(&row)?),
@@ -94,6 +97,10 @@ impl Node {
             Some(left) => self.journal.put(Table::Mesh, LEFT.to_vec(), encode(left)),
             None => self.journal.delete(Table::Mesh, LEFT.to_vec()),
         }
+    }
+
+    pub(super) fn write_past(&mut self) {
+        self.journal.put(Table::Mesh, PAST.to_vec(), encode(&self.past));
     }
 
     pub(super) fn write_founding(&mut self) {

@@ -7,7 +7,7 @@ use mesh_ipam::{RingKey, RingValue};
 use mesh_router::{Kind, MeshId, Replica, frame::Frame, store::Cursor};
 
 use super::{
-    event::{LinkId, LinkUp, Secret, Table, Write},
+    event::{Disk, LinkId, LinkUp, Secret, Table, Write},
     request::{JoinTarget, Reply},
     *,
 };
@@ -44,7 +44,7 @@ fn config() -> NodeConfig {
         serve_alone: false,
         rest: Duration::from_secs(60),
         version: "test".into(),
-        trusted_disk: true,
+        disk: Disk::New,
     }
 }
 
@@ -64,7 +64,8 @@ fn rows(disk: &BTreeMap<(Table, Vec<u8>), Vec<u8>>) -> Vec<Row> {
 
 impl Host {
     fn start(disk: BTreeMap<(Table, Vec<u8>), Vec<u8>>) -> Self {
-        Self::start_as(config(), disk)
+        let known = if disk.is_empty() { Disk::New } else { Disk::Same };
+        Self::start_as(NodeConfig { disk: known, ..config() }, disk)
     }
 
     fn start_as(config: NodeConfig, disk: BTreeMap<(Table, Vec<u8>), Vec<u8>>) -> Self {
@@ -304,13 +305,13 @@ fn a_disk_that_may_be_an_old_one_is_not_written_before_it_is_compared() {
     host.node.ipam.store_mut().write(RingKey::Block(needless), value);
     host.wait(Duration::ZERO);
     host.persist();
-    let wrote = |trusted_disk| {
-        let config = NodeConfig { trusted_disk, ..config() };
+    let wrote = |disk| {
+        let config = NodeConfig { disk, ..config() };
         let node = Node::restore(config, rows(&host.disk), Time::ZERO).unwrap();
         node.ipam.store().own_counter() - host.node.ipam.store().own_counter()
     };
-    assert_ne!(wrote(true), 0);
-    assert_eq!(wrote(false), 0, "the other hosts may know that number for something else");
+    assert_ne!(wrote(Disk::Same), 0);
+    assert_eq!(wrote(Disk::MayBeOld), 0, "the other hosts may know that number for something else");
 }
 
 /// Found by simulation: the image had the ring, and the host had not yet forgotten that it founds
@@ -328,11 +329,11 @@ fn a_disk_from_the_moment_of_founding_may_be_an_old_one() {
     host.settle();
     let ring = |table: &Table| matches!(table, Table::Ring | Table::Vectors);
     disk.extend(host.disk.into_iter().filter(|((table, _), _)| ring(table)));
-    for trusted_disk in [true, false] {
-        let config = NodeConfig { trusted_disk, ..config() };
+    for known in [Disk::Same, Disk::MayBeOld] {
+        let config = NodeConfig { disk: known, ..config() };
         let node = Node::restore(config, rows(&disk), Time::ZERO).unwrap();
         assert!(node.ipam.owns_anything(node.config.me));
-        assert_eq!(node.is_unsure(), !trusted_disk, "others may know more");
+        assert_eq!(node.is_unsure(), known == Disk::MayBeOld, "others may know more");
     }
 }
 
@@ -349,7 +350,7 @@ fn a_disk_from_before_the_founding_is_told_what_was_given_away_since() {
     host.settle();
     leaving::grant(&mut host, PeerId::new([2; 16]));
     let ring = host.node.ipam.delta(&Cursor::default(), &|_| true, usize::MAX).bytes;
-    let mut image = Host::start_as(NodeConfig { trusted_disk: false, ..config() }, disk);
+    let mut image = Host::start_as(NodeConfig { disk: Disk::MayBeOld, ..config() }, disk);
     let (link, peer) = (LinkId(1), PeerId::new([2; 16]));
     let remote = "192.0.2.3:7780".parse().unwrap();
     image.input(Input::LinkUp(LinkUp { link, peer, incarnation: 1, remote, dialled: None }));
@@ -370,7 +371,7 @@ fn a_host_that_may_serve_alone_hears_its_peers_first() {
     let peer = PeerId::new([2; 16]);
     leaving::grant(&mut host, peer);
     host.persist();
-    let alone = NodeConfig { trusted_disk: false, serve_alone: true, ..config() };
+    let alone = NodeConfig { disk: Disk::MayBeOld, serve_alone: true, ..config() };
     let mut image = Host::start_as(alone, host.disk.clone());
     assert!(image.node.is_unsure());
     let (link, remote) = (LinkId(1), "192.0.2.3:7780".parse().unwrap());

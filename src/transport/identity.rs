@@ -71,6 +71,7 @@ pub struct Identity {
     /// Keys derived from the private one, by purpose.
     derive: hmac::Key,
     certified: Arc<CertifiedKey>,
+    is_new: bool,
 }
 
 impl fmt::Debug for Identity {
@@ -96,8 +97,9 @@ impl Identity {
                 let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
                     .map_err(|_| IdentityError::Random)?;
                 dir::replace(&path, document.as_ref())?;
-                Self::parse(document.as_ref())
-                    .map_err(|reason| IdentityError::Corrupt { path, reason })
+                let made = Self::parse(document.as_ref())
+                    .map_err(|reason| IdentityError::Corrupt { path, reason })?;
+                Ok(Self { is_new: true, ..made })
             }
             Err(source) => Err(IdentityError::Unreadable { path, source }),
         }
@@ -124,7 +126,13 @@ impl Identity {
             public,
             derive: hmac::Key::new(hmac::HMAC_SHA256, pkcs8),
             certified: Arc::new(CertifiedKey::new(vec![spki], signing)),
+            is_new: false,
         })
+    }
+
+    /// Whether it was made just now.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// The first 16 bytes of the SHA-256 of the public key.
