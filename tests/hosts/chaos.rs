@@ -109,7 +109,8 @@ impl Chaos {
             78..82 => self.freeze_or_thaw()?,
             82..87 => self.cut_one()?,
             87..92 => self.heal_one()?,
-            92..93 => self.leave()?,
+            92..93 if self.dice.random() => self.leave()?,
+            92..93 => self.lose_state()?,
             93..94 => self.lose_disk()?,
             94..96 => self.remove(false)?,
             _ => {
@@ -237,6 +238,16 @@ impl Chaos {
         std::fs::remove_dir_all(self.hosts[index].state_dir())?;
         self.dead = Some(status.peer.id.to_string());
         self.count("disk lost");
+        Ok(())
+    }
+
+    /// A damaged state is moved aside, as `meshd` does; the key stays, so it is the same host.
+    fn lose_state(&mut self) -> Result<()> {
+        let Some(index) = self.any_running() else { return Ok(()) };
+        self.hosts[index].kill()?;
+        self.forget_held_on(index);
+        std::fs::remove_file(self.hosts[index].state_dir().join("state.redb"))?;
+        self.count("state lost");
         Ok(())
     }
 
