@@ -12,7 +12,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{api::token, node::event::Credentials, storage::dir};
+use super::config::Start;
+use crate::{
+    api::{target::Target, token},
+    node::event::Credentials,
+    storage::dir,
+};
 
 const FILE: &str = "membership.json";
 
@@ -31,7 +36,7 @@ impl Keepsake {
 
     /// What was kept, if there is anything that can be read.
     pub(super) fn read(state_dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(path(state_dir)).ok()?).ok()
+        serde_json::from_slice(&fs::read(Self::path(state_dir)).ok()?).ok()
     }
 
     /// The credentials, if the file is whole.
@@ -39,22 +44,34 @@ impl Keepsake {
         token::decode(&self.token).ok()
     }
 
+    /// Whom to join through: members that were found once, and those that the configuration names.
+    pub(super) fn and_given(&self, start: &Start) -> Vec<Target> {
+        let kept = self.targets.iter().map(ToString::to_string);
+        let mut all: Vec<_> = kept.filter_map(|address| Target::parse(&address).ok()).collect();
+        if let Start::Join { targets, .. } | Start::Found { targets, .. } = start {
+            let new = targets.iter().filter(|target| !all.contains(target));
+            all.extend(new.cloned().collect::<Vec<_>>());
+        }
+        all
+    }
+
+    /// Where it is kept.
+    pub(super) fn path(state_dir: &Path) -> PathBuf {
+        state_dir.join(FILE)
+    }
+
     /// Keeps it, as a whole or not at all, readable by the owner only.
     pub(super) fn write(&self, state_dir: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec(self).map_err(io::Error::other)?;
-        dir::replace(&path(state_dir), &bytes).map_err(io::Error::other)
+        dir::replace(&Self::path(state_dir), &bytes).map_err(io::Error::other)
     }
 
     /// Removes it: the host has left.
     pub(super) fn remove(state_dir: &Path) {
-        if let Err(error) = fs::remove_file(path(state_dir))
+        if let Err(error) = fs::remove_file(Self::path(state_dir))
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!("cannot remove {}: {error}", path(state_dir).display());
+            tracing::warn!("cannot remove {}: {error}", Self::path(state_dir).display());
         }
     }
-}
-
-fn path(state_dir: &Path) -> PathBuf {
-    state_dir.join(FILE)
 }

@@ -41,7 +41,7 @@ const INPUTS: usize = 4096;
 /// Inputs that are handled before the loop looks at the questions again.
 const BURST: usize = 256;
 /// How often the membership is kept for bad days.
-const KEEP_EVERY: Duration = Duration::from_secs(10);
+const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// A configuration waits for ever.
 const FOR_EVER: Duration = Duration::from_secs(1 << 31);
 /// How long a configured name may take to be resolved.
@@ -235,13 +235,22 @@ fn enter(config: &Config, driver: &Driver, handle: &NodeHandle) -> mpsc::Receive
     let member = driver.credentials.clone();
     let kept = Keepsake::read(&config.state_dir).filter(|_| member.is_none());
     if let Some((credentials, kept)) = kept.and_then(|kept| Some((kept.credentials()?, kept))) {
+        let mesh = credentials.mesh;
+        let targets = kept.and_given(&config.start);
+        if targets.is_empty() {
+            drop(fatal.try_send(anyhow!(
+                "this host was in mesh {mesh}, its state is lost, and no other host of the mesh is \
+                 known; start it with --join and a host of the mesh, or, if it was the only one, \
+                 remove {} and start it again",
+                Keepsake::path(&config.state_dir).display()
+            )));
+            return failed;
+        }
+        let words =
+            targets.iter().map(|target| target.host.as_str()).collect::<Vec<_>>().join(", ");
         tracing::warn!(
-            "this host was in mesh {} and its state is lost: joining it again, through {:?}",
-            credentials.mesh,
-            kept.targets
+            "this host was in mesh {mesh} and its state is lost: joining it again, through {words}"
         );
-        let kept = kept.targets.iter().map(ToString::to_string);
-        let targets = kept.filter_map(|address| Target::parse(&address).ok()).collect();
         tokio::spawn(join(handle, fatal, Entry::Join, credentials, targets));
         return failed;
     }

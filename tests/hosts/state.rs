@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use meshwork::lab::{
     Call, Host,
     testing::{Load, in_lab},
+    wait_until,
 };
 
 use crate::fixture::{DEADLINE, PATIENCE, hosts, meshed};
@@ -97,6 +98,35 @@ fn a_damaged_state_file_is_moved_aside_and_the_host_joins_again() {
         ensure!(aside, "the damaged file was not kept");
         ensure!(second[0].log().contains("state.redb"), "the log does not name it");
         second[0].container("again").map(drop)
+    });
+}
+
+/// A founder that lost its state soon after ended again at each start, though it was told whom to
+/// join through. Found by chaos.
+#[test]
+fn whoever_lost_its_state_and_kept_nobody_joins_through_whom_it_is_given() {
+    in_lab(Load::Shared, DEADLINE, || {
+        let (_lab, mut hosts) = meshed(2)?;
+        let token = hosts[0].token()?;
+        let file = hosts[0].state_dir().join("membership.json");
+        let (mut kept, _) = wait_until("the other host to be kept", PATIENCE, || {
+            let kept: serde_json::Value = serde_json::from_slice(&fs::read(&file)?)?;
+            Ok(Some(kept).filter(|kept| kept["targets"].as_array().is_some_and(|a| !a.is_empty())))
+        })?;
+        hosts[0].kill()?;
+        kept["targets"] = serde_json::json!([]);
+        fs::write(&file, kept.to_string())?;
+        fs::remove_file(hosts[0].state_dir().join("state.redb"))?;
+        let refused = hosts[0].meshd_call(&["--init"]).output()?;
+        ensure!(refused.code == Some(1), "{refused:?}");
+        for words in ["its state is lost", "--join", "membership.json"] {
+            ensure!(refused.err.contains(words), "{words}: {}", refused.err);
+        }
+        let (first, second) = hosts.split_at_mut(1);
+        first[0].start_joining(&second[0], &token)?;
+        let (_, took) = first[0].wait_ready(PATIENCE)?;
+        println!("ready {took:?} after it lost its state");
+        Ok(())
     });
 }
 
