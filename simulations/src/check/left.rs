@@ -18,7 +18,9 @@ pub(crate) fn handed_over(
     let mut others = hosts.iter().filter(|other| other.index != host);
     let lost = disk_lost_at.is_some_and(|at| now < at + AFTER_A_LOSS);
     let down = hosts.iter().any(|other| !other.running);
-    if lost || down {
+    // Whoever lost its own disk and left before anybody had told it what it owned knew of nothing.
+    let untold = hosts[host].set_back.is_some();
+    if lost || down || untold {
         return Ok(());
     }
     let members = others.clone().filter(|other| other.is_member()).count();
