@@ -88,6 +88,14 @@ impl World {
         if !std::mem::take(&mut self.forced) || self.violation.is_some() {
             return;
         }
+        // What the side that lost had decided is void, and its numbers are used again.
+        self.decreed.clear();
+        for host in self.hosts.iter().filter(|host| host.is_member()) {
+            let known = check::decrees::same(&mut self.decreed, host);
+            if let Err(violation) = known {
+                return self.fail(violation);
+            }
+        }
         self.run_until(self.queue.now() + SHOWN_WITHIN);
         let shown = check::conflicts::shown(&self.hosts, &self.ledger);
         let all = || (0..self.hosts.len()).try_for_each(|host| self.owns_alone(host));

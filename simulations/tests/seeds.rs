@@ -18,7 +18,7 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
 }
 
 /// Each was found by one bug, or few.
-const ONCE_FAILED: [(&str, u64, usize, &str); 18] = [
+const ONCE_FAILED: [(&str, u64, usize, &str); 19] = [
     ("default", 484, 4, "a host that had left came back through one newer than its leaving"),
     ("default", 809, 3, "the same"),
     ("restore", 158, 4, "an image from while a host joined: it used a counter twice"),
@@ -36,6 +36,7 @@ const ONCE_FAILED: [(&str, u64, usize, &str); 18] = [
     ("turnover", 1_000_001_634, 5, "a lost disk was told all by one that had never heard of it"),
     ("ranges", 1_000_013_964, 7, "the same"),
     ("churn", 1_000_033_721, 4, "a lost disk, and a leave before it was told what it owned"),
+    ("force", 1_000_051_988, 6, "the number of a decree that was void was used again"),
     ("relapse", 610_201_564, 4, "an old disk did not wait for who joined after it was made"),
 ];
 
